@@ -1,0 +1,207 @@
+"""Disarm, health and metrics for any ASGI application, in one line. Standard library only.
+
+app = ChaosMiddleware(app, shadowfault.boot())
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from shadowfault.control import FAULTS_METRIC, Disarming, disarm, exposition, health
+
+if TYPE_CHECKING:
+    from shadowfault.injector import FaultInjector
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_JSON: Final = "application/json"
+_PROBLEM: Final = "application/problem+json"
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS: Final = "application/openmetrics-text"
+_EOF: Final = "# EOF\n"
+_LARGEST_BODY: Final = 4096
+_LONGEST_UID: Final = 128
+
+
+def request_id(scope: Scope) -> str | None:
+    """Return the X-Request-Id the client sent: the key of decisions that are to be replayed."""
+    values = [value for name, value in scope["headers"] if name.lower() == b"x-request-id"]
+    return values[0].decode("latin-1") or None if len(values) == 1 else None
+
+
+class ChaosMiddleware:
+    """Around an ASGI application. Each path can be moved, or left alone with None.
+
+    POST `disarm` stops the faults of the experiment whose UID is in the body (`{"experimentUid": "..."}`).
+    GET `health` and GET `metrics` ask the application first: a JSON object gets the member `chaos`, and an
+    exposition gets `chaos_injected_faults_total`, unless it has them. Any other answer but an error of the
+    server (5xx) gives way to a document with nothing else in it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        injector: FaultInjector | None,
+        *,
+        health: str | None = "/health",
+        metrics: str | None = "/metrics",
+        disarm: str | None = "/chaos/disarm",
+    ) -> None:
+        self._app = app
+        self._injector = injector
+        self._routes: dict[tuple[str, str | None], App] = {
+            ("GET", health): self._health,
+            ("GET", metrics): self._metrics,
+            ("POST", disarm): self._disarm,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection's event stream."""
+        handle = self._app
+        if scope["type"] == "http":
+            handle = self._routes.get((scope["method"], scope["path"]), self._app)
+        await handle(scope, receive, send)
+
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await _ask(self._app, scope, receive)
+        document = answer.document()
+        if document is not None:
+            document.setdefault("chaos", health(self._injector))
+            answer.replace(json.dumps(document))
+        elif answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            answer = _Answer.of(json.dumps({"status": "ok", "chaos": health(self._injector)}), _JSON)
+        await answer.send(send)
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await _ask(self._app, scope, receive)
+        text = answer.exposition()
+        if text is None:
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                answer = _Answer.of(exposition(self._injector), _TEXT)
+        elif f"# TYPE {FAULTS_METRIC}" not in text:
+            if answer.content_type.startswith(_OPENMETRICS):
+                answer.replace(text.removesuffix(_EOF) + exposition(self._injector, openmetrics=True) + _EOF)
+            else:
+                answer.replace(text + exposition(self._injector))
+        await answer.send(send)
+
+    async def _disarm(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        uid = _experiment_uid(await _body(receive))
+        if uid is None:
+            expected = 'Send {"experimentUid": "..."}: the UID of the ChaosExperiment to stop.'
+            answer = _Answer.problem(HTTPStatus.UNPROCESSABLE_ENTITY, expected)
+        else:
+            outcome = disarm(self._injector, uid)
+            if outcome is Disarming.REFUSED:
+                answer = _Answer.problem(
+                    HTTPStatus.CONFLICT, "The faults of this process belong to another experiment."
+                )
+            else:
+                answer = _Answer.of(json.dumps({"disarmed": outcome is Disarming.STOPPED}), _JSON)
+        await answer.send(send)
+
+
+class _Answer:
+    """A whole answer, kept back so that something can be added."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+
+    @classmethod
+    def of(cls, text: str, content_type: str, status: int = 200) -> _Answer:
+        answer = cls()
+        answer.status = status
+        answer.headers = [(b"content-type", content_type.encode())]
+        answer.replace(text)
+        return answer
+
+    @classmethod
+    def problem(cls, status: HTTPStatus, detail: str) -> _Answer:
+        document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+        return cls.of(json.dumps(document), _PROBLEM, status.value)
+
+    @property
+    def content_type(self) -> str:
+        return self._header(b"content-type").lower()
+
+    def document(self) -> dict[str, Any] | None:
+        """The JSON object this is; None where it is anything else."""
+        if not self._readable() or "json" not in self.content_type or self.status in _ABSENT:
+            return None
+        try:
+            document = json.loads(self.body)
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) else None
+
+    def exposition(self) -> str | None:
+        """The exposition this is; None where it is anything else."""
+        is_one = self.content_type.startswith(("text/plain", _OPENMETRICS))
+        if not self._readable() or not is_one or self.status != HTTPStatus.OK:
+            return None
+        text = self.body.decode("utf-8", "replace")
+        return text if "# TYPE " in text or not text.strip() else None
+
+    def replace(self, text: str) -> None:
+        self.body = text.encode()
+        kept = [(name, value) for name, value in self.headers if name.lower() != b"content-length"]
+        self.headers = [*kept, (b"content-length", str(len(self.body)).encode())]
+
+    async def send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def _readable(self) -> bool:
+        return self._header(b"content-encoding") in {"", "identity"}
+
+    def _header(self, wanted: bytes) -> str:
+        return next((value.decode("latin-1") for name, value in self.headers if name.lower() == wanted), "")
+
+
+_ABSENT: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
+
+async def _ask(app: App, scope: Scope, receive: Receive) -> _Answer:
+    answer = _Answer()
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = list(message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            answer.body += message.get("body", b"")
+
+    # What is compressed cannot be added to.
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
+    await app({**scope, "headers": headers}, receive, keep)
+    return answer
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body
+        part: bytes = message.get("body", b"")
+        body += part
+        if not message.get("more_body") or len(body) > _LARGEST_BODY:
+            return body
+
+
+def _experiment_uid(body: bytes) -> str | None:
+    try:
+        document = json.loads(body) if len(body) <= _LARGEST_BODY else None
+    except ValueError:
+        return None
+    uid = document.get("experimentUid") if isinstance(document, dict) else None
+    return uid if isinstance(uid, str) and 0 < len(uid) <= _LONGEST_UID else None
