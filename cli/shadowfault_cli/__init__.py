@@ -1,0 +1,1 @@
+"""The `shadowfault` command: one entry point over the SDK, service, operator and local cluster."""
