@@ -1,0 +1,59 @@
+"""Conditions of a ChaosExperiment: Ready, Reconciling and Stalled as kstatus reads them, and our own three.
+
+https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from shadowfault_operator.durations import format_instant
+from shadowfault_operator.model import Phase
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from shadowfault_operator.model import Json
+
+TYPES: Final = ("Ready", "Reconciling", "Stalled", "Injected", "Recovered", "Refused")
+
+# A finished experiment is Ready: there is nothing left to do and nobody has to look.
+_TRUE: Final[dict[Phase, frozenset[str]]] = {
+    Phase.PENDING: frozenset({"Reconciling"}),
+    Phase.RUNNING: frozenset({"Ready", "Injected"}),
+    Phase.RECOVERING: frozenset({"Reconciling", "Injected"}),
+    Phase.FINISHED: frozenset({"Ready", "Recovered"}),
+    Phase.REFUSED: frozenset({"Stalled", "Refused"}),
+}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Writes conditions after those there were: lastTransitionTime moves only where a status changes."""
+
+    previous: tuple[Json, ...]
+    generation: int
+    now: datetime
+
+    def of(self, phase: Phase, reason: str, message: str) -> tuple[Json, ...]:
+        """All conditions of the phase."""
+        return tuple(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES)
+
+    def stalled(self, reason: str, message: str) -> tuple[Json, ...]:
+        """The previous ones with Stalled true: the operator cannot go on for now, and why."""
+        others = (item for item in self.previous if item.get("type") != "Stalled")
+        return (*others, self._one("Stalled", True, reason, message))
+
+    def _one(self, kind: str, true: bool, reason: str, message: str) -> Json:
+        status = "True" if true else "False"
+        before = next((item for item in self.previous if item.get("type") == kind), {})
+        since = before.get("lastTransitionTime") if before.get("status") == status else None
+        return {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "observedGeneration": self.generation,
+            "lastTransitionTime": since or format_instant(self.now),
+        }

@@ -1,0 +1,76 @@
+"""Tell the pods of a target to stop injecting, at once and in parallel.
+
+It can only make a service safer, so it carries no secret but the experiment's UID, and it delays nobody: the
+restored Deployment is the guarantee, this is the quick way there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import structlog
+
+from shadowfault_operator.errors import ApiError, UnavailableError
+
+if TYPE_CHECKING:
+    from shadowfault_operator.metrics import Metrics
+    from shadowfault_operator.ports import Pod, Surroundings
+    from shadowfault_operator.target import Target
+
+_log = structlog.get_logger(__name__)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0, connect=0.5)
+
+
+class HttpDisarmer:
+    """POST /chaos/disarm to every running pod of the target."""
+
+    def __init__(self, surroundings: Surroundings, metrics: Metrics) -> None:
+        self._surroundings = surroundings
+        self._metrics = metrics
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def disarm(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None:
+        """Start doing so and return."""
+        task = asyncio.create_task(self._sweep(namespace, target, container, experiment_uid))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what is under way, which takes seconds at most."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _sweep(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None:
+        known = target.container(container)
+        if known is None:
+            return
+        try:
+            pods = await self._surroundings.pods(namespace, target)
+        except (ApiError, UnavailableError) as error:
+            self._metrics.disarms.labels("unlisted").inc()
+            _log.warning("pods to disarm not listed", target=f"{namespace}/{target.name}", error=str(error))
+            return
+        await asyncio.gather(*(self._post(pod, known.http_port, experiment_uid) for pod in pods))
+
+    async def _post(self, pod: Pod, port: int, experiment_uid: str) -> None:
+        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        try:
+            if self._session is None:
+                self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+            async with self._session.post(
+                f"http://{host}:{port}/chaos/disarm",
+                json={"experimentUid": experiment_uid},
+                allow_redirects=False,
+            ) as response:
+                answer = await response.json() if response.status == 200 else {}
+                result = "disarmed" if answer.get("disarmed") is True else "declined"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+            result = "unreachable"
+            _log.info(
+                "pod not disarmed; its rollout or its deadline will", pod=pod.name, error=type(error).__name__
+            )
+        self._metrics.disarms.labels(result).inc()

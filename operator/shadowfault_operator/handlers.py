@@ -1,0 +1,103 @@
+"""Kopf as the eyes: watch events become keys in the queue, and nothing else.
+
+Only `on.event` handlers are registered. Kopf then writes nothing to any object: no annotations that would
+leak from Deployments into ReplicaSets, no finalizer whose release by a failed handler would leave chaos on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import kopf
+
+from shadowfault_operator.connection import connection
+from shadowfault_operator.model import GROUP, PLURAL, VERSION, Key, parse_experiment
+from shadowfault_operator.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from shadowfault_operator.known import Known
+    from shadowfault_operator.model import Json
+
+_BACKOFFS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class _Forever:
+    """Backoffs of kopf's own requests that never run out: a watch that gives up would never come back."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(_BACKOFFS, itertools.repeat(_BACKOFFS[-1]))
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Settings of the framework. Each is there for a known way to miss something."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # A watch can stall without a word: it ends after five minutes in any case, and begins again.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 30
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Forever()
+    return settings
+
+
+class Watches:
+    """What is watched, and where it goes."""
+
+    def __init__(self, known: Known, enqueue: Callable[[Key], None]) -> None:
+        self._known = known
+        self._enqueue = enqueue
+        self._deployments: dict[Key, int] = {}
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """The handlers, for kopf.operator."""
+        handlers = kopf.OperatorRegistry()
+        kopf.on.login(registry=handlers)(_login)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)(self.experiment_changed)
+        kopf.on.event("apps", "v1", "deployments", registry=handlers)(self.deployment_changed)
+        kopf.on.event("", "v1", "namespaces", registry=handlers)(self.namespace_changed)
+        return handlers
+
+    async def experiment_changed(self, event: kopf.RawEvent, **_: object) -> None:
+        experiment = parse_experiment(dict(event["object"]))
+        if event["type"] == "DELETED":
+            self._known.forget(experiment.key, experiment.uid)
+        elif self._known.update(experiment):
+            self._enqueue(experiment.key)
+
+    async def deployment_changed(self, event: kopf.RawEvent, **_: object) -> None:
+        raw: Json = dict(event["object"])
+        key = Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
+        concerned = self._known.unsettled_on(key)
+        if not concerned:
+            self._deployments.pop(key, None)
+            return
+        fingerprint = _fingerprint(Target(raw)) if event["type"] != "DELETED" else 0
+        if self._deployments.get(key) != fingerprint:
+            self._deployments[key] = fingerprint
+            for experiment in concerned:
+                self._enqueue(experiment)
+
+    async def namespace_changed(self, event: kopf.RawEvent, **_: object) -> None:
+        raw: Json = dict(event["object"])
+        for key in self._known.unsettled_in(raw["metadata"]["name"]):
+            self._enqueue(key)
+
+
+def _login(settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo:
+    return connection(settings)
+
+
+def _fingerprint(target: Target) -> int:
+    """Changes with all that decisions look at, and not with each step of a rollout."""
+    owned = [
+        (managed.get("manager"), managed.get("operation"), managed.get("fieldsV1"))
+        for managed in target.managed_fields
+        if managed.get("subresource") is None
+    ]
+    return zlib.crc32(repr((target.uid, target.generation, target.rollout_failed, owned)).encode())

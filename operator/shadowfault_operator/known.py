@@ -1,0 +1,115 @@
+"""The experiments that exist, as last seen: who is on which target, without asking the API server."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shadowfault_operator.durations import format_instant
+from shadowfault_operator.model import Experiment, Key, Phase, Spec
+from shadowfault_operator.nets import Rival
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    uid: str
+    version: int
+    target: Key | None
+    phase: Phase | None
+    started: bool
+    unsettled: bool
+    created_at: str
+
+
+class Known:
+    """An index over experiments. Fed by watch events, by the resync and by our own writes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Key, _Seen] = {}
+        self._by_target: defaultdict[Key, set[Key]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def update(self, experiment: Experiment) -> bool:
+        """Remember the experiment; False when this version of it, or a later one, was known already."""
+        before = self._seen.get(experiment.key)
+        version = _version(experiment.resource_version)
+        if before and before.uid == experiment.uid and version <= before.version:
+            return False
+        self.forget(experiment.key)
+        status = experiment.status
+        target = _target(experiment)
+        self._seen[experiment.key] = _Seen(
+            uid=experiment.uid,
+            version=version,
+            target=target,
+            phase=status.phase,
+            started=status.injection is not None,
+            unsettled=status.phase is None or not status.phase.final or experiment.has_finalizer,
+            created_at=format_instant(experiment.created_at),
+        )
+        if target is not None:
+            self._by_target[target].add(experiment.key)
+        return True
+
+    def forget(self, key: Key, uid: str | None = None) -> None:
+        """Forget what has that key and, if given, that UID."""
+        seen = self._seen.get(key)
+        if seen is None or (uid is not None and seen.uid != uid):
+            return
+        del self._seen[key]
+        if seen.target is None:
+            return
+        others = self._by_target[seen.target]
+        others.discard(key)
+        if not others:
+            del self._by_target[seen.target]
+
+    def keep_only(self, keys: Iterable[Key]) -> None:
+        """Forget all others: what was deleted while nobody watched."""
+        for key in set(self._seen) - set(keys):
+            self.forget(key)
+
+    def unsettled(self) -> list[Key]:
+        """Those that may need something done."""
+        return [key for key, seen in self._seen.items() if seen.unsettled]
+
+    def unsettled_on(self, target: Key) -> list[Key]:
+        return [key for key in self._by_target.get(target, ()) if self._seen[key].unsettled]
+
+    def unsettled_in(self, namespace: str) -> list[Key]:
+        return [key for key in self.unsettled() if key.namespace == namespace]
+
+    def rivals(self, experiment: Experiment) -> tuple[Rival, ...]:
+        """Other experiments on the same target that are neither finished nor refused."""
+        target = _target(experiment)
+        keys = self._by_target.get(target, set()) - {experiment.key} if target else ()
+        found = ((key, self._seen[key]) for key in keys)
+        return tuple(
+            Rival(key.name, seen.uid, seen.started, (seen.created_at, seen.uid))
+            for key, seen in sorted(found)
+            if seen.phase is None or not seen.phase.final
+        )
+
+    def phases(self) -> Counter[Phase]:
+        """How many experiments are in each phase; one that nobody has looked at yet counts as Pending."""
+        return Counter(seen.phase or Phase.PENDING for seen in self._seen.values())
+
+
+def _version(resource_version: str) -> int:
+    """Versions of one object are numbers that grow (KEP-5504)."""
+    return int(resource_version)
+
+
+def _target(experiment: Experiment) -> Key | None:
+    """What the experiment is on: what it was injected into, else what it asks for."""
+    if experiment.status.injection is not None:
+        return Key(experiment.key.namespace, experiment.status.injection.target_name)
+    if isinstance(experiment.spec, Spec):
+        return Key(experiment.key.namespace, experiment.spec.target_ref.name)
+    return None

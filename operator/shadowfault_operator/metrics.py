@@ -1,0 +1,87 @@
+"""Prometheus metrics of the operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from shadowfault_operator.model import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shadowfault_operator.known import Known
+    from shadowfault_operator.model import Key
+
+
+class Metrics:
+    """All metrics over one registry of their own."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self.registry = CollectorRegistry()
+        self.experiments = Gauge(
+            "shadowfault_experiments", "Experiments by phase.", ["phase"], registry=self.registry
+        )
+        self.injections = Counter(
+            "shadowfault_injections_total", "Injections into a target.", registry=self.registry
+        )
+        self.recoveries = Counter(
+            "shadowfault_recoveries_total",
+            "Experiments ended and restored.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "shadowfault_refusals_total", "Experiments refused.", ["reason"], registry=self.registry
+        )
+        self.recovery_seconds = Histogram(
+            "shadowfault_recovery_seconds",
+            "From the decision to end until nothing is left in the target's spec.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            registry=self.registry,
+        )
+        self.overrun_seconds = Histogram(
+            "shadowfault_overrun_seconds",
+            "How long after its deadline an experiment was restored.",
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+            registry=self.registry,
+        )
+        self.disarms = Counter(
+            "shadowfault_disarm_requests_total",
+            "Requests to pods to stop injecting.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.orphans = Counter(
+            "shadowfault_orphans_total",
+            "Remains of experiments that are gone, found in a target.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.unmanaged = Gauge(
+            "shadowfault_unmanaged_chaos",
+            "Deployments in which someone else has switched chaos on: 1 for each.",
+            ["namespace", "deployment"],
+            registry=self.registry,
+        )
+        self.reconcile_errors = Counter(
+            "shadowfault_reconcile_errors_total",
+            "Passes over an experiment that failed and are tried again.",
+            ["error"],
+            registry=self.registry,
+        )
+
+    def show_unmanaged(self, targets: Iterable[Key]) -> None:
+        """Show these and no others."""
+        self.unmanaged.clear()
+        for target in targets:
+            self.unmanaged.labels(target.namespace, target.name).set(1)
+
+    def exposition(self) -> bytes:
+        """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+        phases = self._known.phases()
+        for phase in Phase:
+            self.experiments.labels(phase.value).set(phases[phase])
+        return generate_latest(self.registry)

@@ -1,0 +1,283 @@
+"""What a ChaosExperiment says: typed spec and status, parsed from and written to plain JSON.
+
+Parsing never raises on an object that a person edited by hand: a spec that makes no sense becomes an
+InvalidSpec, a status that makes no sense becomes an empty one, so that any object can be ended and deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from shadowfault import Scope
+from shadowfault_operator.durations import format_instant, parse_duration, parse_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GROUP: Final = "chaos.shadowfault.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "ChaosExperiment"
+PLURAL: Final = "chaosexperiments"
+FINALIZER: Final = "chaos.shadowfault.dev/recovery"
+ALLOWED_LABEL: Final = "chaos.shadowfault.dev/allowed"
+MAX_DURATION: Final = timedelta(hours=4)
+
+Json: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+
+class Phase(StrEnum):
+    """Where an experiment is. Refused and Finished are final."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    RECOVERING = "Recovering"
+    FINISHED = "Finished"
+    REFUSED = "Refused"
+
+    @property
+    def final(self) -> bool:
+        return self in {Phase.FINISHED, Phase.REFUSED}
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Namespace and name of a namespaced object."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class _Camel(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class TargetRef(_Camel):
+    """The workload under test, in the experiment's own namespace."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    name: Annotated[str, Field(min_length=1)]
+    container: str | None = None
+
+
+def _capped(duration: timedelta) -> timedelta:
+    if not timedelta(0) < duration <= MAX_DURATION:
+        raise ValueError("duration: expected more than nothing and at most 4h")
+    return duration
+
+
+class Spec(_Camel):
+    """The spec. The API server checks the same rules; an object may be older than they are."""
+
+    target_ref: TargetRef
+    rate: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
+    seed: Annotated[str, Field(min_length=1)] | None = None
+    scope: Scope = Scope.SHADOW_WRITE_ONLY
+    duration: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_capped)]
+    suspend: bool = False
+
+
+@dataclass(frozen=True)
+class InvalidSpec:
+    """A spec that cannot be understood, and why."""
+
+    problem: str
+
+
+def parse_spec(raw: object) -> Spec | InvalidSpec:
+    """The typed spec, or what is wrong with it."""
+    try:
+        return Spec.model_validate(raw)
+    except ValidationError as error:
+        details = (f"spec.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return InvalidSpec("; ".join(details))
+
+
+@dataclass(frozen=True)
+class OriginalEntry:
+    """An environment entry that the container had before, exactly as it was.
+
+    `managers` are the field managers that owned its value, to tell them from someone who sets it later.
+    """
+
+    entry: Json
+    managers: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return str(self.entry["name"])
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What is, or is about to be, in the target; written to the status before the target is touched."""
+
+    target_name: str
+    target_uid: str
+    target_generation: int
+    restarted_at: str
+    container: str
+    environment: dict[str, str]
+    originals: tuple[OriginalEntry, ...] = ()
+
+    def original(self, name: str) -> OriginalEntry | None:
+        return next((entry for entry in self.originals if entry.name == name), None)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status. `phase` is None for an experiment that nobody has looked at."""
+
+    phase: Phase | None = None
+    reason: str = ""
+    message: str = ""
+    observed_generation: int | None = None
+    seed: str | None = None
+    effective_rate: float | None = None
+    started_at: datetime | None = None
+    expires_at: datetime | None = None
+    finished_at: datetime | None = None
+    injection: Injection | None = None
+    conditions: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One ChaosExperiment as last read."""
+
+    key: Key
+    uid: str
+    resource_version: str
+    generation: int
+    created_at: datetime
+    deleting: bool
+    finalizers: tuple[str, ...]
+    spec: Spec | InvalidSpec
+    status: Status
+
+    @property
+    def has_finalizer(self) -> bool:
+        return FINALIZER in self.finalizers
+
+    def with_status(self, status: Status) -> Experiment:
+        return replace(self, status=status)
+
+
+def parse_experiment(raw: Json) -> Experiment:
+    """The typed object of what the API server returned."""
+    metadata = raw["metadata"]
+    return Experiment(
+        key=Key(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        generation=int(metadata.get("generation", 1)),
+        created_at=parse_instant(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+        finalizers=tuple(metadata.get("finalizers") or ()),
+        spec=parse_spec(raw.get("spec")),
+        status=parse_status(raw.get("status")),
+    )
+
+
+def parse_status(raw: object) -> Status:
+    """The typed status; each field that cannot be understood is as if it were not there."""
+    if not isinstance(raw, dict):
+        return Status()
+    read = partial(_tolerant, raw)
+    conditions = raw.get("conditions")
+    return Status(
+        phase=read("phase", Phase),
+        reason=read("reason", str) or "",
+        message=read("message", str) or "",
+        observed_generation=read("observedGeneration", int),
+        seed=read("seed", str),
+        effective_rate=read("effectiveRate", float),
+        started_at=read("startedAt", parse_instant),
+        expires_at=read("expiresAt", parse_instant),
+        finished_at=read("finishedAt", parse_instant),
+        injection=read("injected", lambda injected: _parse_injection(raw, injected)),
+        conditions=tuple(item for item in conditions if isinstance(item, dict))
+        if isinstance(conditions, list)
+        else (),
+    )
+
+
+def _tolerant(raw: Json, field: str, parse: Callable[[Any], T]) -> T | None:
+    try:
+        return None if raw.get(field) is None else parse(raw[field])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _parse_injection(raw: Json, injected: list[Json]) -> Injection:
+    target = raw["target"]
+    (container,) = injected  # one container a target
+    originals = [
+        OriginalEntry(
+            entry={field: item[field] for field in ("name", "value", "valueFrom") if field in item},
+            managers=frozenset(item.get("managers") or ()),
+        )
+        for listed in raw.get("original") or ()
+        for item in listed.get("env") or ()
+    ]
+    return Injection(
+        target_name=str(target["name"]),
+        target_uid=str(target["uid"]),
+        target_generation=int(target.get("generation", 0)),
+        restarted_at=str(target.get("restartedAt") or ""),
+        container=container["container"],
+        environment={item["name"]: str(item.get("value", "")) for item in container["env"]},
+        originals=tuple(originals),
+    )
+
+
+def status_document(status: Status) -> Json:
+    """The status as a merge patch: every field is there, an absent one as null."""
+    injection = status.injection
+    return {
+        "phase": status.phase.value if status.phase else None,
+        "reason": status.reason or None,
+        "message": status.message or None,
+        "observedGeneration": status.observed_generation,
+        "seed": status.seed,
+        "effectiveRate": status.effective_rate,
+        "startedAt": status.started_at and format_instant(status.started_at),
+        "expiresAt": status.expires_at and format_instant(status.expires_at),
+        "finishedAt": status.finished_at and format_instant(status.finished_at),
+        "target": injection
+        and {
+            "kind": "Deployment",
+            "name": injection.target_name,
+            "uid": injection.target_uid,
+            "generation": injection.target_generation,
+            "restartedAt": injection.restarted_at or None,
+        },
+        "injected": injection
+        and [
+            {
+                "container": injection.container,
+                "env": [{"name": name, "value": value} for name, value in injection.environment.items()],
+            }
+        ],
+        "original": injection
+        and [
+            {
+                "container": injection.container,
+                "env": [
+                    {**original.entry, "managers": sorted(original.managers)}
+                    for original in injection.originals
+                ],
+            }
+        ],
+        "conditions": list(status.conditions),
+    }

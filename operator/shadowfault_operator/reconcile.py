@@ -1,0 +1,259 @@
+"""One pass over one experiment: look, decide, do, until there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from shadowfault_operator.conditions import Conditions
+from shadowfault_operator.decisions import (
+    Action,
+    AddFinalizer,
+    Inject,
+    RemoveFinalizer,
+    Rest,
+    Restore,
+    Retry,
+    Transition,
+    decide,
+)
+from shadowfault_operator.environment import referenced_config_maps
+from shadowfault_operator.errors import ApiError, ConflictError, NotFoundError, RefusedError, UnavailableError
+from shadowfault_operator.halt import LIFTED
+from shadowfault_operator.model import Experiment, Key, Phase, Spec
+from shadowfault_operator.nets import Objection
+from shadowfault_operator.reasons import Reason
+from shadowfault_operator.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from shadowfault_operator.clock import Clock
+    from shadowfault_operator.environment import ConfigMaps
+    from shadowfault_operator.halt import HaltState
+    from shadowfault_operator.known import Known
+    from shadowfault_operator.metrics import Metrics
+    from shadowfault_operator.model import Status
+    from shadowfault_operator.nets import Namespace
+    from shadowfault_operator.ports import Announcer, Disarmer, Experiments, Surroundings, Targets
+    from shadowfault_operator.target import Target
+
+_log = structlog.get_logger(__name__)
+# A pass from nothing to injected, or from injected to gone, takes six requests; conflicts repeat some.
+_MOST_STEPS: Final = 24
+
+
+class NotYetError(Exception):
+    """The pass could not be finished and is to be tried again."""
+
+
+class Reconciler:
+    """Brings one experiment forward. Passes over the same key must not overlap."""
+
+    def __init__(  # noqa: PLR0913 - one argument for each port
+        self,
+        *,
+        experiments: Experiments,
+        targets: Targets,
+        surroundings: Surroundings,
+        announcer: Announcer,
+        disarmer: Disarmer,
+        known: Known,
+        metrics: Metrics,
+        clock: Clock,
+        halt: Callable[[], HaltState] = lambda: LIFTED,
+    ) -> None:
+        self._experiments = experiments
+        self._targets = targets
+        self._surroundings = surroundings
+        self._announcer = announcer
+        self._disarmer = disarmer
+        self._known = known
+        self._metrics = metrics
+        self._now = clock.wall
+        self._clock = clock
+        self._halt = halt
+        # When the end of an experiment was decided, by UID, on the monotonic clock.
+        self._ended: dict[str, float] = {}
+
+    async def reconcile(self, key: Key) -> datetime | None:
+        """Do what there is to do; returns when to look again, or None for "when something changes".
+
+        Raises:
+            NotYetError, ApiError, UnavailableError: to be tried again.
+        """
+        view = await self._look(key)
+        for _ in range(_MOST_STEPS):
+            if view is None:
+                self._known.forget(key)
+                self._clock.forget(key)
+                return None
+            action = decide(view, self._clock.now(key), _new_seed)
+            if isinstance(action, Rest):
+                if action.until is None:
+                    self._clock.forget(key)
+                return action.until
+            try:
+                view = await self._do(action, view)
+            except (ConflictError, NotFoundError):
+                # Nothing was written. A refused injection is known not to be there.
+                untouched = isinstance(action, Inject) or view.untouched
+                view = await self._look(key)
+                view = view and replace(view, untouched=untouched)
+            except RefusedError as error:
+                await self._report(view.experiment, error)
+                raise
+        raise NotYetError(f"{key} did not come to rest in {_MOST_STEPS} steps")
+
+    async def _look(self, key: Key) -> View | None:
+        experiment, namespace = await asyncio.gather(
+            self._experiments.get(key), self._namespace(key.namespace)
+        )
+        if experiment is None:
+            return None
+        self._known.update(experiment)
+        name = _target_name(experiment)
+        target = await self._targets.get(Key(key.namespace, name)) if name else None
+        return View(
+            experiment=experiment,
+            target=target,
+            namespace=namespace,
+            config_maps=await self._config_maps(key.namespace, target),
+            rivals=self._known.rivals(experiment),
+            halt=self._halt(),
+        )
+
+    async def _namespace(self, name: str) -> Namespace | None:
+        """None when it cannot be read: an end that does not depend on it must not wait for it."""
+        try:
+            return await self._surroundings.namespace(name)
+        except (ApiError, UnavailableError) as error:
+            _log.warning("namespace not read", namespace=name, error=str(error))
+            return None
+
+    async def _config_maps(self, namespace: str, target: Target | None) -> ConfigMaps | None:
+        containers = [*target.containers, *target.init_containers] if target else []
+        names = {name for container in containers for name in referenced_config_maps(container)}
+        try:
+            return await self._surroundings.config_maps(namespace, names) if names else {}
+        except (ApiError, UnavailableError) as error:
+            _log.warning("ConfigMaps not read", namespace=namespace, error=str(error))
+            return None
+
+    async def _do(self, action: Action, view: View) -> View:
+        experiment = view.experiment
+        match action:
+            case Retry():
+                raise NotYetError(f"{experiment.key}: {action.why}")
+            case AddFinalizer():
+                return self._seen(view, await self._experiments.add_finalizer(experiment))
+            case RemoveFinalizer():
+                return self._seen(view, await self._experiments.remove_finalizer(experiment))
+            case Transition():
+                return await self._transition(action, view)
+            case Inject():
+                target = await self._targets.inject(self._target_key(experiment), action.overlay)
+                self._metrics.injections.inc()
+                return replace(view, target=target, untouched=False)
+            case Restore():
+                self._disarm_once(view, experiment.status)
+                target = await self._targets.restore(self._target_key(experiment), action.body)
+                return replace(view, target=target)
+            case Rest():
+                return view
+
+    async def _transition(self, action: Transition, view: View) -> View:
+        experiment, status = view.experiment, action.status
+        if status.phase is Phase.RECOVERING:
+            self._disarm_once(view, status)
+        try:
+            written, _ = await asyncio.gather(
+                self._experiments.set_status(experiment, status), self._announce(experiment, action.announce)
+            )
+        except RefusedError as error:
+            if action.required:
+                raise
+            # An object that the schema no longer takes is ended and released all the same.
+            _log.warning("status not stored", experiment=str(experiment.key), error=str(error))
+            written = experiment.with_status(status)
+        if written.status.phase is not experiment.status.phase:
+            self._count(written)
+        return self._seen(view, written)
+
+    def _disarm_once(self, view: View, status: Status) -> None:
+        """Tell the pods, at the end of a run and when its recovery is taken up after a restart."""
+        experiment = view.experiment
+        if experiment.uid in self._ended:
+            return
+        self._ended[experiment.uid] = time.monotonic()
+        if view.target is not None and status.injection is not None:
+            self._disarmer.disarm(
+                experiment.key.namespace, view.target, status.injection.container, experiment.uid
+            )
+
+    async def _announce(self, experiment: Experiment, what: Objection | None) -> None:
+        if what is not None:
+            await self._announcer.announce(experiment, what, self._now())
+
+    def _seen(self, view: View, experiment: Experiment) -> View:
+        self._known.update(experiment)
+        return replace(view, experiment=experiment)
+
+    def _count(self, after: Experiment) -> None:
+        status = after.status
+        _log.info(
+            "experiment moved",
+            experiment=str(after.key),
+            uid=after.uid,
+            phase=status.phase and status.phase.value,
+            reason=status.reason,
+            message=status.message,
+        )
+        if status.phase is Phase.REFUSED:
+            self._metrics.refusals.labels(status.reason).inc()
+        if status.phase is Phase.FINISHED:
+            self._metrics.recoveries.labels(status.reason).inc()
+            ended = self._ended.pop(after.uid, None)
+            if ended is not None:
+                self._metrics.recovery_seconds.observe(time.monotonic() - ended)
+            overrun = self._now() - status.expires_at if status.expires_at else None
+            if overrun is not None and overrun.total_seconds() >= 0:
+                self._metrics.overrun_seconds.observe(overrun.total_seconds())
+
+    async def _report(self, experiment: Experiment, error: RefusedError) -> None:
+        """Say in the status that the API server refuses what has to be done."""
+        why = Objection(Reason.API_REFUSED, f"{error.request}: {error.message}")
+        now = self._now()
+        conditions = Conditions(experiment.status.conditions, experiment.generation, now).stalled(
+            why.reason.title, why.message
+        )
+        await self._announcer.announce(experiment, why, now)
+        if conditions == experiment.status.conditions:
+            return
+        try:
+            await self._experiments.set_status(experiment, replace(experiment.status, conditions=conditions))
+        except (ApiError, UnavailableError) as second:
+            _log.warning("refusal not reported", experiment=str(experiment.key), error=str(second))
+
+    @staticmethod
+    def _target_key(experiment: Experiment) -> Key:
+        injection = experiment.status.injection
+        if injection is None:
+            raise AssertionError("a target is touched only after it is recorded")
+        return Key(experiment.key.namespace, injection.target_name)
+
+
+def _target_name(experiment: Experiment) -> str | None:
+    if experiment.status.injection is not None:
+        return experiment.status.injection.target_name
+    return experiment.spec.target_ref.name if isinstance(experiment.spec, Spec) else None
+
+
+def _new_seed() -> str:
+    return secrets.token_hex(8)

@@ -1,0 +1,170 @@
+"""What the operator sees of a Deployment: containers, environment, and who owns which entry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shadowfault_operator.model import Json
+
+MANAGER: Final = "shadowfault"
+RESTORE_MANAGER: Final = "shadowfault-restore"
+RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
+_DEFAULT_PORT: Final = 4000
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the pod template, as plain JSON inside."""
+
+    raw: Json
+
+    @property
+    def name(self) -> str:
+        return str(self.raw["name"])
+
+    @property
+    def env(self) -> list[Json]:
+        return list(self.raw.get("env") or ())
+
+    @property
+    def env_from(self) -> list[Json]:
+        return list(self.raw.get("envFrom") or ())
+
+    def entry(self, name: str) -> Json | None:
+        """The environment entry of that name; the last one counts, as in a running container."""
+        return next((entry for entry in reversed(self.env) if entry.get("name") == name), None)
+
+    def value(self, name: str) -> str | None:
+        """The literal value of an entry; None when it is absent or taken from elsewhere."""
+        entry = self.entry(name)
+        return None if entry is None or "valueFrom" in entry else str(entry.get("value", ""))
+
+    @property
+    def http_port(self) -> int:
+        """The declared port named http, else the first one, else the service's usual 4000."""
+        ports = self.raw.get("ports") or []
+        named = [port for port in ports if port.get("name") == "http"]
+        return int((named or ports or [{"containerPort": _DEFAULT_PORT}])[0]["containerPort"])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Deployment as last read."""
+
+    raw: Json
+
+    @property
+    def _metadata(self) -> Json:
+        return dict(self.raw["metadata"])
+
+    @property
+    def _template(self) -> Json:
+        return dict(self.raw["spec"]["template"])
+
+    @property
+    def name(self) -> str:
+        return str(self._metadata["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self._metadata["uid"])
+
+    @property
+    def generation(self) -> int:
+        return int(self._metadata.get("generation", 0))
+
+    @property
+    def resource_version(self) -> str:
+        return str(self._metadata["resourceVersion"])
+
+    @property
+    def managed_fields(self) -> list[Json]:
+        return list(self._metadata.get("managedFields") or ())
+
+    @property
+    def replicas(self) -> int:
+        return int(self.raw["spec"].get("replicas", 1))
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.raw["spec"].get("paused", False))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the Deployment and of its pods, the latter winning."""
+        template = self._template.get("metadata") or {}
+        return {**(self._metadata.get("labels") or {}), **(template.get("labels") or {})}
+
+    @property
+    def selector(self) -> dict[str, Any]:
+        return dict(self.raw["spec"].get("selector") or {})
+
+    @property
+    def restarted_at(self) -> str:
+        """What `kubectl rollout restart` wrote last; empty when nobody ever did."""
+        annotations = (self._template.get("metadata") or {}).get("annotations") or {}
+        return str(annotations.get(RESTARTED_AT, ""))
+
+    @property
+    def containers(self) -> list[Container]:
+        return [Container(raw) for raw in self._template["spec"].get("containers") or ()]
+
+    @property
+    def init_containers(self) -> list[Container]:
+        return [Container(raw) for raw in self._template["spec"].get("initContainers") or ()]
+
+    def container(self, name: str) -> Container | None:
+        return next((container for container in self.containers if container.name == name), None)
+
+    @property
+    def rollout_failed(self) -> bool:
+        """The Deployment controller gave up on the current generation (progressDeadlineSeconds)."""
+        status = self.raw.get("status") or {}
+        if int(status.get("observedGeneration", 0)) < self.generation:
+            return False
+        return any(
+            condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
+            for condition in status.get("conditions") or ()
+        )
+
+    def owners(self, container: str, name: str) -> frozenset[str]:
+        """Field managers that own the value (or valueFrom) of an environment entry."""
+        return frozenset(
+            str(manager)
+            for manager, fields in self._owned_entries(container)
+            for key, owned in fields.items()
+            if _keyed_by_name(key) == name and ("f:value" in owned or "f:valueFrom" in owned)
+        )
+
+    def _owned_entries(self, container: str) -> Iterator[tuple[str, Json]]:
+        for managed in self.managed_fields:
+            fields = managed.get("fieldsV1") or {}
+            for step in ("f:spec", "f:template", "f:spec", "f:containers"):
+                fields = fields.get(step) or {}
+            for key, owned in fields.items():
+                if _keyed_by_name(key) == container:
+                    yield managed.get("manager", ""), owned.get("f:env") or {}
+
+    @property
+    def has_our_managers(self) -> bool:
+        return any(managed.get("manager") in {MANAGER, RESTORE_MANAGER} for managed in self.managed_fields)
+
+    def managed_fields_of_others(self) -> list[Json]:
+        return [
+            managed
+            for managed in self.managed_fields
+            if managed.get("manager") not in {MANAGER, RESTORE_MANAGER}
+        ]
+
+
+def _keyed_by_name(key: str) -> str | None:
+    """The name in a list key of fieldsV1, such as `k:{"name":"api"}`."""
+    if not key.startswith("k:"):
+        return None
+    name = json.loads(key.removeprefix("k:")).get("name")
+    return str(name) if name is not None else None

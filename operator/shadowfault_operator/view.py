@@ -1,0 +1,53 @@
+"""What is seen of the cluster when a decision is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shadowfault_operator.halt import LIFTED, HaltState
+from shadowfault_operator.nets import Net, Objection, Rival, Situation, first_objection
+
+if TYPE_CHECKING:
+    from shadowfault_operator.environment import ConfigMaps
+    from shadowfault_operator.model import Experiment
+    from shadowfault_operator.nets import Namespace
+    from shadowfault_operator.target import Target
+
+
+class UnknownError(Exception):
+    """Something that has to be known could not be read."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of the cluster.
+
+    `namespace` and `config_maps` are None when they could not be read just now. `untouched` is true when the
+    API server has refused our injection in this very pass, so that what the target lacks was never there.
+    """
+
+    experiment: Experiment
+    target: Target | None
+    namespace: Namespace | None
+    config_maps: ConfigMaps | None
+    rivals: tuple[Rival, ...] = ()
+    untouched: bool = False
+    halt: HaltState = LIFTED
+
+    def objection(self, nets: tuple[Net, ...]) -> Objection | None:
+        """What the nets say.
+
+        Raises:
+            UnknownError: they cannot be asked, for want of something unread.
+        """
+        if not self.halt.known:
+            raise UnknownError("whether everything is halted cannot be read just now")
+        if self.namespace is None:
+            raise UnknownError("the namespace cannot be read just now")
+        if self.config_maps is None:
+            raise UnknownError("a ConfigMap of the target cannot be read just now")
+        return first_objection(
+            nets,
+            Situation(self.experiment, self.namespace, self.target, self.config_maps, self.rivals, self.halt),
+        )
