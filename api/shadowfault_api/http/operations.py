@@ -1,0 +1,61 @@
+"""What operators and machines ask: /health, /ready, /metrics, /chaos/disarm."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from shadowfault import control
+from shadowfault_api.http import exposition
+from shadowfault_api.http.models import Disarm, Disarmed
+from shadowfault_api.http.problems import Problem, documented, unavailable
+from shadowfault_api.http.resources import Held
+from shadowfault_api.store.figures import read_figures
+
+router = APIRouter(tags=["operations"], responses=documented(HTTPStatus.BAD_REQUEST))
+
+
+@router.get("/health")
+async def health(held: Held) -> dict[str, Any]:
+    """Tell that the process lives, what chaos it is under, and how its shadow writes are doing."""
+    return {
+        "status": "ok",
+        "chaos": control.health(held.injector),
+        "shadow": {"breaker": held.writer.breaker.state.value, "queued": held.writer.queue_depth},
+    }
+
+
+@router.get("/ready", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def ready(request: Request, held: Held) -> dict[str, str]:
+    """Tell whether requests can be served: whether the primary answers. The shadow plays no part."""
+    if request.app.state.draining:
+        raise unavailable("The service is stopping.")
+    try:
+        await held.probe_deadline.run(held.primary.ping())
+    except Exception as error:
+        raise unavailable("The primary database does not answer.") from error
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, held: Held) -> Response:
+    """Expose the metrics, as Prometheus text or, where asked for, as OpenMetrics."""
+    try:
+        held.metrics.database = await held.probe_deadline.run(read_figures(held.primary))
+    except Exception:  # noqa: BLE001 - old figures, and a count that says so, beat no metrics
+        held.metrics.refresh_failures.inc()
+    body, content_type = exposition.negotiate(request.headers.get("accept", ""), held.metrics.registry)
+    return Response(body, headers={"Content-Type": content_type})
+
+
+@router.post(
+    "/chaos/disarm",
+    responses=documented(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+    tags=["chaos"],
+)
+async def disarm(body: Disarm, held: Held) -> Disarmed:
+    """Stop injecting, for good. It can only make the service safer: the experiment's UID is all it takes."""
+    outcome = control.disarm(held.injector, body.experiment_uid)
+    if outcome is control.Disarming.REFUSED:
+        raise Problem(HTTPStatus.CONFLICT, "The faults of this process belong to another experiment.")
+    return Disarmed(disarmed=outcome is control.Disarming.STOPPED)

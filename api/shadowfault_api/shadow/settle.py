@@ -1,0 +1,188 @@
+"""What happens to a batch of outbox entries: decide, write to the shadow, record the outcome, report it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from shadowfault import FaultInjector, Surface
+from shadowfault_api.metrics import exemplar
+from shadowfault_api.shadow.failures import FailureType, classify, injected
+from shadowfault_api.store.outbox import FailedWrite, Failure, Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shadowfault_api.entities import OutboxEntry
+    from shadowfault_api.shadow.path import ShadowPath
+
+_log: Final = structlog.get_logger("shadowfault.shadow")
+_LONGEST_PAUSE: Final = 2.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an attempt came to. `left`: not attempted, for the breaker opened or the claim ran out."""
+
+    written: list[OutboxEntry] = field(default_factory=list)
+    failed: list[FailedWrite] = field(default_factory=list)
+    left: list[OutboxEntry] = field(default_factory=list)
+
+
+class Settler:
+    """Settles batches one after the other; the order of a key's entries is the order they are given in."""
+
+    def __init__(self, path: ShadowPath, injector: FaultInjector | None) -> None:
+        self._path = path
+        self._metrics = path.metrics
+        self._injector = injector
+
+    async def settle(
+        self, entries: Sequence[OutboxEntry], begin_before: float = math.inf
+    ) -> Sequence[OutboxEntry]:
+        """Make one attempt for each entry and record the outcome. An attempt that failed is not repeated.
+
+        Args:
+            begin_before: monotonic seconds; no write to the shadow begins later.
+
+        Returns:
+            The entries that were not attempted. They are as pending as before.
+        """
+        outcome = await self.attempt(entries, begin_before)
+        await self.record(outcome)
+        return outcome.left
+
+    async def give_up(self, entries: Sequence[OutboxEntry]) -> None:
+        """Record entries as failed that have waited too long for the circuit breaker to close."""
+        failure = Failure(FailureType.CIRCUIT_OPEN)
+        await self.record(Outcome(failed=[FailedWrite(entry, failure) for entry in entries]))
+
+    async def attempt(self, entries: Sequence[OutboxEntry], begin_before: float = math.inf) -> Outcome:
+        """Decide about and write entries; nothing is on record yet."""
+        outcome = Outcome()
+        if not self._path.breaker.closed:
+            outcome.left.extend(entries)
+            return outcome
+        to_write: list[OutboxEntry] = []
+        for entry in entries:
+            began = time.monotonic()
+            failure = self._decide(entry)
+            if failure is None:
+                to_write.append(entry)
+            else:
+                self._note_failure(outcome, entry, failure, time.monotonic() - began)
+        await self._write(to_write, outcome, begin_before)
+        return outcome
+
+    async def record(self, outcome: Outcome) -> None:
+        """Write down what happened. The primary may be away for a while; what happened stays true."""
+        if not outcome.written and not outcome.failed:
+            return
+        pause = 0.05
+        while True:
+            try:
+                self._report(await self._path.outbox.record(outcome.written, outcome.failed))
+            except Exception as error:  # noqa: BLE001 - see above
+                _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _decide(self, entry: OutboxEntry) -> Failure | None:
+        if self._injector is None:
+            return None
+        fault = self._injector.check(
+            Surface.SHADOW_WRITE,
+            entry.entity_type,
+            entry.operation.value,
+            request_id=entry.decision_key,
+            attempt=entry.attempts,
+        )
+        return None if fault is None else injected(fault)
+
+    async def _write(self, entries: Sequence[OutboxEntry], outcome: Outcome, begin_before: float) -> None:
+        if not entries:
+            return
+        began = time.monotonic()
+        if began >= begin_before or not self._path.breaker.closed:
+            outcome.left.extend(entries)
+            return
+        try:
+            with self._path.tracing.shadow_write(entries):
+                overtaken = await self._path.deadline.run(self._path.shadow.apply(entries))
+        except Exception as error:  # noqa: BLE001 - whatever the shadow does is a failed shadow write, no more
+            failure = classify(error)
+        else:
+            self._note_answer(outcome, entries, overtaken, time.monotonic() - began)
+            return
+        elapsed = time.monotonic() - began
+        if failure.failure_type != FailureType.CONSTRAINT:
+            self._path.breaker.failed()
+        else:
+            self._path.breaker.succeeded()  # the shadow answers, and refuses a row
+            if len(entries) > 1:
+                # The others must not suffer for it: halving finds it in a few steps, and keeps the order.
+                half = len(entries) // 2
+                await self._write(entries[:half], outcome, begin_before)
+                await self._write(entries[half:], outcome, begin_before)
+                return
+        for entry in entries:
+            self._note_failure(outcome, entry, failure, elapsed)
+
+    def _note_answer(
+        self,
+        outcome: Outcome,
+        entries: Sequence[OutboxEntry],
+        overtaken: Sequence[OutboxEntry],
+        seconds: float,
+    ) -> None:
+        self._path.breaker.succeeded()
+        late = {entry.id for entry in overtaken}
+        for entry in entries:
+            if entry.id in late:
+                self._note_failure(outcome, entry, Failure(FailureType.SUPERSEDED), seconds)
+            else:
+                outcome.written.append(entry)
+                self._observe(entry, seconds, success="true")
+
+    def _note_failure(self, outcome: Outcome, entry: OutboxEntry, failure: Failure, seconds: float) -> None:
+        outcome.failed.append(FailedWrite(entry, failure))
+        self._observe(entry, seconds, success="false")
+
+    def _observe(self, entry: OutboxEntry, seconds: float, *, success: str) -> None:
+        durations = self._metrics.durations.labels(entry.entity_type, entry.operation.value, success)
+        durations.observe(seconds, exemplar(entry.request_id))
+
+    def _report(self, settled: Settled) -> None:
+        """Count and log what is on record: metrics, log and evidence tell of the same writes."""
+        for entry in settled.written:
+            self._metrics.successes.labels(entry.entity_type, entry.operation.value).inc()
+        for write in settled.failed:
+            self._report_failure(write)
+
+    def _report_failure(self, write: FailedWrite) -> None:
+        entry, failure = write.entry, write.failure
+        labels = (entry.entity_type, entry.operation.value)
+        example = exemplar(entry.request_id)
+        self._metrics.failures.labels(*labels, failure.failure_type).inc(exemplar=example)
+        if failure.failure_type == FailureType.INJECTED:
+            self._metrics.faults.labels(*labels).inc(exemplar=example)
+        _log.warning(
+            "shadow_write_failed",
+            requestId=entry.request_id,
+            entity_type=entry.entity_type,
+            entity_id=entry.entity_id,
+            operation=entry.operation.value,
+            version=entry.version,
+            failure_type=str(failure.failure_type),
+            experiment=failure.experiment,
+            experiment_uid=failure.experiment_uid,
+            error_class=failure.error_class,
+            sql_state=failure.sql_state,
+        )

@@ -1,0 +1,1 @@
+"""Alembic revisions: `primary/` and `shadow/` are two histories, one for each database."""

@@ -1,0 +1,242 @@
+"""The outbox: what replicas claim, what becomes of a shadow write, and the evidence of a failure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, tuple_, update
+
+from shadowfault_api.entities import Operation, OutboxEntry
+from shadowfault_api.evidence import EventType, Subject, new_record
+from shadowfault_api.store.schema import evidence_records, outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from shadowfault_api.store.primary import Primary
+
+SUPERSEDED: Final = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a shadow write was not made. `failure_type` is the label of the metric."""
+
+    failure_type: str
+    experiment: str | None = None
+    experiment_uid: str | None = None
+    error_class: str | None = None
+    sql_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedWrite:
+    """An entry and why its shadow write failed."""
+
+    entry: OutboxEntry
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one call put on record. Each entry is settled once, over all replicas and restarts."""
+
+    written: Sequence[OutboxEntry]
+    failed: Sequence[FailedWrite]
+
+
+class Outbox:
+    """The table `outbox`, shared by all replicas."""
+
+    def __init__(self, primary: Primary, *, claim_seconds: float) -> None:
+        self.primary = primary
+        self.claim_seconds = claim_seconds
+
+    async def claim(self, limit: int, *, older_than_seconds: float = 0.0) -> Sequence[OutboxEntry]:
+        """Take up to `limit` pending rows nobody holds, oldest first; ours until the claim runs out."""
+        now = self.primary.now()
+        free = and_(
+            outbox.c.state == "pending", or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now)
+        )
+        if older_than_seconds:
+            free = and_(free, outbox.c.created_at < self.primary.now(-older_than_seconds))
+        oldest = select(outbox.c.id).where(free).order_by(outbox.c.id).limit(limit)
+        async with self.primary.reader.connect() as connection:
+            if (await connection.execute(oldest.limit(1))).first() is None:
+                return []
+        statement = (
+            update(outbox)
+            .where(outbox.c.id.in_(oldest.with_for_update(skip_locked=True)))
+            .values(claimed_until=self.primary.now(self.claim_seconds))
+            .returning(outbox)
+        )
+        async with self.primary.writing() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [_entry_from(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    async def release(self, entries: Iterable[OutboxEntry]) -> None:
+        """Give up claims, so that another replica need not wait for them to run out."""
+        ids = [entry.id for entry in entries]
+        if not ids:
+            return
+        async with self.primary.writing() as connection:
+            await connection.execute(
+                update(outbox)
+                .where(outbox.c.id.in_(ids), outbox.c.state == "pending")
+                .values(claimed_until=None)
+            )
+
+    async def record(self, written: Sequence[OutboxEntry], failed: Sequence[FailedWrite]) -> Settled:
+        """Record what became of shadow writes, in one transaction.
+
+        A row written is deleted, and with it every older row of its key: a newer write carries the whole
+        state. One of those that is pending, here or at another replica, gets the evidence of a write that
+        was superseded. A row failed gets its cause and its evidence.
+
+        Returns:
+            What this call settled: another replica may have been first. Only this is counted.
+        """
+        async with self.primary.writing() as connection:
+            older = await _lock(connection, written, failed)
+            recorded = await _record_failures(connection, failed)
+            done = await _remove(connection, written)
+            overtaken = await _supersede(connection, written, older)
+            everything = [*recorded, *overtaken]
+            if everything:
+                await connection.execute(insert(evidence_records), [_evidence(write) for write in everything])
+        return Settled(done, everything)
+
+
+_Key = tuple[str, str]
+
+
+def _key(entry: OutboxEntry) -> _Key:
+    return entry.entity_type, entry.entity_id
+
+
+async def _lock(
+    connection: AsyncConnection, written: Sequence[OutboxEntry], failed: Sequence[FailedWrite]
+) -> Sequence[int]:
+    """Lock what will be changed, in the order of ids; returns the rows up to a version that was written.
+
+    Without the lock one replica could fail the older write of a key while another is removing it.
+    """
+    # Nothing can be older than a first version.
+    keys = {_key(entry) for entry in written if entry.version > 1}
+    if not keys and not failed:
+        return []
+    ids = [entry.id for entry in written] + [write.entry.id for write in failed]
+    mine: ColumnElement[bool] = outbox.c.id.in_(ids)
+    if keys:
+        mine = or_(mine, tuple_(outbox.c.entity_type, outbox.c.entity_id).in_(keys))
+    query = (
+        select(outbox.c.id, outbox.c.entity_type, outbox.c.entity_id, outbox.c.version)
+        .where(mine)
+        .order_by(outbox.c.id)
+        .with_for_update()
+    )
+    newest: dict[_Key, int] = {}
+    for entry in written:
+        newest[_key(entry)] = max(entry.version, newest.get(_key(entry), 0))
+    return [
+        row.id
+        for row in await connection.execute(query)
+        if row.version <= newest.get((row.entity_type, row.entity_id), 0)
+    ]
+
+
+async def _record_failures(
+    connection: AsyncConnection, failed: Sequence[FailedWrite]
+) -> Sequence[FailedWrite]:
+    groups: defaultdict[Failure, list[int]] = defaultdict(list)
+    for write in failed:
+        groups[write.failure].append(write.entry.id)
+    settled: set[int] = set()
+    for failure, ids in groups.items():
+        statement = (
+            update(outbox)
+            .where(outbox.c.id.in_(ids), outbox.c.state == "pending")
+            .values(
+                state="failed",
+                failure_type=failure.failure_type,
+                experiment=failure.experiment,
+                experiment_uid=failure.experiment_uid,
+                attempts=outbox.c.attempts + 1,
+                claimed_until=None,
+            )
+            .returning(outbox.c.id)
+        )
+        settled.update((await connection.execute(statement)).scalars())
+    return [write for write in failed if write.entry.id in settled]
+
+
+async def _remove(connection: AsyncConnection, written: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
+    """Remove rows that were written; those another replica had called failed are not counted twice."""
+    if not written:
+        return []
+    statement = (
+        delete(outbox)
+        .where(outbox.c.id.in_([entry.id for entry in written]))
+        .returning(outbox.c.id, outbox.c.state)
+    )
+    pending = {row.id for row in await connection.execute(statement) if row.state == "pending"}
+    return [entry for entry in written if entry.id in pending]
+
+
+async def _supersede(
+    connection: AsyncConnection, written: Sequence[OutboxEntry], older: Sequence[int]
+) -> Sequence[FailedWrite]:
+    """Remove what a newer write made pointless; returns those of it that were not settled yet."""
+    ids = set(older) - {entry.id for entry in written}
+    if not ids:
+        return []
+    statement = delete(outbox).where(outbox.c.id.in_(ids)).returning(outbox)
+    rows = [row for row in await connection.execute(statement) if row.state == "pending"]
+    failure = Failure(SUPERSEDED)
+    return [FailedWrite(_entry_from(row), failure) for row in sorted(rows, key=lambda row: row.id)]
+
+
+async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
+    """Count the rows of the outbox in each state that has any."""
+    query = select(outbox.c.state, func.count()).group_by(outbox.c.state)
+    return {row[0]: row[1] for row in await connection.execute(query)}
+
+
+def _evidence(write: FailedWrite) -> dict[str, Any]:
+    entry, failure = write.entry, write.failure
+    record = new_record(
+        EventType.SHADOW_WRITE_FAILURE,
+        Subject(entry.entity_type, entry.entity_id, entry.request_id),
+        {
+            "operation": entry.operation.value,
+            "version": entry.version,
+            "attempt": entry.attempts,
+            "outboxId": entry.id,
+            "failureType": failure.failure_type,
+            "experiment": failure.experiment,
+            "experimentUid": failure.experiment_uid,
+            "errorClass": failure.error_class,
+            "sqlState": failure.sql_state,
+        },
+    )
+    return record.row()
+
+
+def _entry_from(row: Row[Any]) -> OutboxEntry:
+    return OutboxEntry(
+        id=row.id,
+        entity_type=row.entity_type,
+        entity_id=row.entity_id,
+        operation=Operation(row.operation),
+        version=row.version,
+        payload=row.payload,
+        request_id=row.request_id,
+        request_id_given=row.request_id_given,
+        created_at=row.created_at,
+        attempts=row.attempts,
+        traceparent=row.traceparent,
+    )

@@ -1,0 +1,277 @@
+"""The primary store: listings, their views, and the outbox row that goes with each write of a listing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Row, Select, delete, func, insert, literal, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shadowfault_api.entities import (
+    LISTING,
+    Listing,
+    Operation,
+    Origin,
+    OutboxEntry,
+    new_id,
+    payload_of,
+)
+from shadowfault_api.store.schema import listing_views, listings, outbox
+from shadowfault_api.store.urls import read_only
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from decimal import Decimal
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+class NotFoundError(Exception):
+    """There is no such listing."""
+
+
+class VersionConflictError(Exception):
+    """The listing is not at the version the caller expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to set on a listing; None leaves a field alone."""
+
+    title: str | None = None
+    price: Decimal | None = None
+
+
+class Primary:
+    """The primary database and its writers.
+
+    SQLite has one writer at a time, and waits for it by polling: here the writers of one process queue up
+    fairly instead, and only processes meet at the file.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.reader = read_only(engine)
+        self.postgresql = engine.dialect.name == "postgresql"
+        # On PostgreSQL: one statement, its own transaction.
+        self.autocommit = self.reader
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that writes; committed at the end, rolled back on an error."""
+        if self.postgresql:
+            async with self.engine.begin() as connection:
+                yield connection
+            return
+        async with self._turn, self.engine.begin() as connection:
+            yield connection
+
+    def now(self, plus_seconds: float = 0.0) -> Any:  # noqa: ANN401 - a time, or the SQL that gives it
+        """Now, or some seconds later, by the clock all replicas share: the database's.
+
+        SQLite has none but this machine's, which all its processes share.
+        """
+        later = timedelta(seconds=plus_seconds)
+        return func.now() + later if self.postgresql else datetime.now(UTC) + later
+
+    async def ping(self) -> None:
+        """Ask for an answer; raises what the driver raises."""
+        async with self.reader.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+
+class ListingStore:
+    """Reads and writes of listings in the primary store."""
+
+    def __init__(self, primary: Primary) -> None:
+        self._primary = primary
+
+    async def create(self, title: str, price: Decimal, origin: Origin) -> tuple[Listing, OutboxEntry]:
+        """Write a listing and its outbox row in one transaction."""
+        now = datetime.now(UTC)
+        listing = Listing(new_id(), title, price, 1, now, now)
+        row = {
+            "id": listing.id,
+            "title": title,
+            "price": price,
+            "version": 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+        values = self._outbox_values(listing, Operation.CREATE, now, origin)
+        if self._primary.postgresql:
+            # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
+            both = (
+                insert(outbox)
+                .values(values)
+                .add_cte(insert(listings).values(row).cte("listing"))
+                .returning(outbox.c.id)
+            )
+            async with self._primary.autocommit.connect() as connection:
+                outbox_id = (await connection.execute(both)).scalar_one()
+        else:
+            async with self._primary.writing() as connection:
+                await connection.execute(insert(listings).values(row))
+                outbox_id = await _enqueue(connection, values)
+        return listing, _entry(outbox_id, values)
+
+    async def get(self, listing_id: str) -> Listing | None:
+        """Read one listing."""
+        async with self._primary.reader.connect() as connection:
+            row = (await connection.execute(select(listings).where(listings.c.id == listing_id))).first()
+        return None if row is None else listing_from(row)
+
+    async def page(self, after: str | None, limit: int) -> Sequence[Listing]:
+        """Read up to `limit` listings in the order of their ids, those after `after`."""
+        async with self._primary.reader.connect() as connection:
+            rows = (await connection.execute(page_query(after, limit))).all()
+        return [listing_from(row) for row in rows]
+
+    async def update(
+        self, listing_id: str, change: Change, origin: Origin, *, expected_version: int | None = None
+    ) -> tuple[Listing, OutboxEntry]:
+        """Change a listing.
+
+        Raises:
+            NotFoundError: there is none.
+            VersionConflictError: `expected_version` is given and is not the listing's.
+        """
+        now = datetime.now(UTC)
+        changed: dict[str, Any] = {"version": listings.c.version + 1, "updated_at": now}
+        if change.title is not None:
+            changed["title"] = change.title
+        if change.price is not None:
+            changed["price"] = change.price
+        statement = update(listings).where(listings.c.id == listing_id).values(changed).returning(listings)
+        async with self._primary.writing() as connection:
+            row = (await connection.execute(statement)).first()
+            listing = _expect(row, expected_version, written=1)
+            values = self._outbox_values(listing, Operation.UPDATE, now, origin)
+            outbox_id = await _enqueue(connection, values)
+        return listing, _entry(outbox_id, values)
+
+    async def delete(
+        self, listing_id: str, origin: Origin, *, expected_version: int | None = None
+    ) -> OutboxEntry:
+        """Remove a listing and its views. The tombstone in the shadow gets the next version.
+
+        Raises:
+            NotFoundError: there is none.
+            VersionConflictError: `expected_version` is given and is not the listing's.
+        """
+        now = datetime.now(UTC)
+        async with self._primary.writing() as connection:
+            statement = delete(listings).where(listings.c.id == listing_id).returning(listings)
+            row = (await connection.execute(statement)).first()
+            listing = _expect(row, expected_version, written=0)
+            values = self._outbox_values(listing, Operation.DELETE, now, origin)
+            outbox_id = await _enqueue(connection, values)
+        return _entry(outbox_id, values)
+
+    async def exists(self, listing_id: str) -> bool:
+        """Tell whether there is such a listing."""
+        async with self._primary.reader.connect() as connection:
+            query = select(literal(1)).where(listings.c.id == listing_id)
+            return (await connection.execute(query)).first() is not None
+
+    async def add_view(self, listing_id: str) -> None:
+        """Count one view: the non-critical write.
+
+        Raises:
+            NotFoundError: there is no such listing.
+        """
+        one_more = {"views": listing_views.c.views + 1}
+        source = select(listings.c.id, literal(1)).where(listings.c.id == listing_id)
+        columns = ["listing_id", "views"]
+        statement: Any
+        if self._primary.postgresql:
+            statement = postgresql.insert(listing_views).from_select(columns, source)
+        else:
+            statement = sqlite.insert(listing_views).from_select(columns, source)
+        statement = statement.on_conflict_do_update(index_elements=["listing_id"], set_=one_more)
+        async with self._primary.writing() as connection:
+            found = (await connection.execute(statement.returning(listing_views.c.views))).first()
+        if found is None:
+            raise NotFoundError(listing_id)
+
+    async def views(self, listing_id: str) -> int:
+        """Read how often a listing was viewed.
+
+        Raises:
+            NotFoundError: there is no such listing.
+        """
+        query = (
+            select(listing_views.c.views)
+            .select_from(listings.outerjoin(listing_views))
+            .where(listings.c.id == listing_id)
+        )
+        async with self._primary.reader.connect() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise NotFoundError(listing_id)
+        return row.views or 0
+
+    def _outbox_values(
+        self, listing: Listing, operation: Operation, now: datetime, origin: Origin
+    ) -> dict[str, Any]:
+        deleting = operation is Operation.DELETE
+        claimed = None if origin.claim_seconds is None else self._primary.now(origin.claim_seconds)
+        return {
+            "entity_type": LISTING,
+            "entity_id": listing.id,
+            "operation": operation.value,
+            "version": listing.version + 1 if deleting else listing.version,
+            "payload": None if deleting else payload_of(listing),
+            "request_id": origin.request_id,
+            "request_id_given": origin.request_id_given,
+            "created_at": now,
+            "claimed_until": claimed,
+            "traceparent": origin.traceparent,
+        }
+
+
+def page_query(after: str | None, limit: int) -> Select[Any]:
+    """Build the keyset query of one page."""
+    query = select(listings).order_by(listings.c.id).limit(limit)
+    return query if after is None else query.where(listings.c.id > after)
+
+
+def listing_from(row: Row[Any]) -> Listing:
+    """Read a listing from a row of either store."""
+    return Listing(row.id, row.title, row.price, row.version, row.created_at, row.updated_at)
+
+
+def _expect(row: Row[Any] | None, expected_version: int | None, *, written: int) -> Listing:
+    """Check the row a write returned; raising rolls the write back."""
+    if row is None:
+        raise NotFoundError
+    listing = listing_from(row)
+    if expected_version is not None and listing.version - written != expected_version:
+        raise VersionConflictError
+    return listing
+
+
+async def _enqueue(connection: AsyncConnection, values: dict[str, Any]) -> int:
+    result = await connection.execute(insert(outbox).values(values).returning(outbox.c.id))
+    outbox_id: int = result.scalar_one()
+    return outbox_id
+
+
+def _entry(outbox_id: int, values: dict[str, Any]) -> OutboxEntry:
+    return OutboxEntry(
+        id=outbox_id,
+        entity_type=values["entity_type"],
+        entity_id=values["entity_id"],
+        operation=Operation(values["operation"]),
+        version=values["version"],
+        payload=values["payload"],
+        request_id=values["request_id"],
+        request_id_given=values["request_id_given"],
+        created_at=values["created_at"],
+        traceparent=values["traceparent"],
+    )

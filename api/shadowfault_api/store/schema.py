@@ -1,0 +1,204 @@
+"""The tables of both databases. The migrations create them; a test holds the two equal.
+
+Rows of `outbox`: done means deleted, `pending` means in flight, `failed` explains a discrepancy until a newer
+successful shadow write of the same key clears it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+from shadowfault_api.store.types import ExactPrice, UtcDateTime, json_document, row_id, uuid_text
+
+# Named constraints, so that a migration can speak of them on both databases.
+_NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+primary_metadata: Final = MetaData(naming_convention=_NAMING)
+shadow_metadata: Final = MetaData(naming_convention=_NAMING)
+
+listings: Final = Table(
+    "listings",
+    primary_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("price", ExactPrice, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+listing_views: Final = Table(
+    "listing_views",
+    primary_metadata,
+    Column("listing_id", uuid_text(), ForeignKey("listings.id", ondelete="CASCADE"), primary_key=True),
+    Column("views", Integer, nullable=False),
+)
+
+outbox: Final = Table(
+    "outbox",
+    primary_metadata,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("entity_type", String(64), nullable=False),
+    Column("entity_id", uuid_text(), nullable=False),
+    Column("operation", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("payload", json_document()),
+    Column("request_id", String(128)),
+    # Whether the client chose the request id: only then it keys the injector's decision, for a replay.
+    Column("request_id_given", Boolean, nullable=False, server_default=false()),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False, server_default="pending"),
+    Column("failure_type", String(32)),
+    Column("experiment", String(320)),
+    Column("experiment_uid", String(64)),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("claimed_until", UtcDateTime),
+    # W3C Trace Context of the request, so that the trace of a shadow write finds it.
+    Column("traceparent", String(64)),
+    CheckConstraint("operation IN ('create', 'update', 'delete')", name="operation"),
+    CheckConstraint("state IN ('pending', 'failed')", name="state"),
+    Index(None, "state", "id"),
+    Index(None, "entity_type", "entity_id", "version"),
+    sqlite_autoincrement=True,
+)
+
+# On PostgreSQL partitioned by month, hence the key of two columns, and with a column `txid` that only the
+# sealer reads: the transaction that wrote the row. On SQLite `id` alone is the key.
+evidence_records: Final = Table(
+    "evidence_records",
+    primary_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("occurred_at", UtcDateTime, primary_key=True),
+    Column("control_id", String(32), nullable=False),
+    Column("category", String(64), nullable=False),
+    Column("event_type", String(64), nullable=False),
+    Column("event_outcome", String(32), nullable=False),
+    Column("entity_type", String(64), nullable=False),
+    Column("entity_id", uuid_text(), nullable=False),
+    Column("request_id", String(128)),
+    Column("details", json_document(), nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Index(None, "event_type", "occurred_at"),
+    Index(None, "entity_type", "entity_id"),
+)
+
+# A seal is never changed. `sealed_below` is no part of what is hashed: below that position (`txid`, rowid on
+# SQLite) every record had its seal when this one was made.
+evidence_seals: Final = Table(
+    "evidence_seals",
+    primary_metadata,
+    Column("number", row_id(), primary_key=True, autoincrement=False),
+    Column("prev", String(64), nullable=False),
+    Column("root", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("sealed_at", UtcDateTime, nullable=False),
+    Column("first_occurred_at", UtcDateTime, nullable=False),
+    Column("last_occurred_at", UtcDateTime, nullable=False),
+    Column("key_id", String(64)),
+    Column("head", String(64), nullable=False),
+    Column("signature", String(128)),
+    Column("sealed_below", BigInteger, nullable=False),
+    # A chain has no branches.
+    UniqueConstraint("prev"),
+)
+
+# Which record is which leaf of which seal. It outlives the record: see `retention`.
+evidence_leaves: Final = Table(
+    "evidence_leaves",
+    primary_metadata,
+    Column("seal_number", BigInteger, primary_key=True, autoincrement=False),
+    Column("leaf_index", Integer, primary_key=True, autoincrement=False),
+    Column("record_id", uuid_text(), nullable=False),
+    Column("occurred_at", UtcDateTime, nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    # Nothing is sealed twice.
+    UniqueConstraint("record_id", "occurred_at"),
+)
+
+discrepancies: Final = Table(
+    "discrepancies",
+    primary_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("entity_type", String(64), nullable=False),
+    Column("entity_id", uuid_text(), nullable=False),
+    Column("discrepancy_type", String(32), nullable=False),
+    Column("cause", String(32), nullable=False),
+    Column("experiment", String(320)),
+    Column("experiment_uid", String(64)),
+    Column("first_seen_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("resolved_at", UtcDateTime),
+    # At most one open discrepancy for a key: what the verifier's "not again on the next run" rests on.
+    Index(
+        "uq_discrepancies_open",
+        "entity_type",
+        "entity_id",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+        sqlite_where=text("resolved_at IS NULL"),
+    ),
+    Index(None, "entity_type", "discrepancy_type"),
+)
+
+discrepancy_checks: Final = Table(
+    "discrepancy_checks",
+    primary_metadata,
+    Column("entity_type", String(64), primary_key=True),
+    Column("last_check_at", UtcDateTime, nullable=False),
+)
+
+job_runs: Final = Table(
+    "job_runs",
+    primary_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("job", String(64), nullable=False),
+    Column("trigger", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("result", json_document()),
+    CheckConstraint("trigger IN ('schedule', 'admin', 'cli')", name="trigger"),
+    CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
+    Index(None, "job", "started_at"),
+)
+
+# A row with `deleted_at` is a tombstone: it holds nothing of the entity but its key and version, so that an
+# older write that comes late cannot bring the entity back.
+shadow_listings: Final = Table(
+    "listings",
+    shadow_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("title", Text),
+    Column("price", ExactPrice),
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime),
+    CheckConstraint(
+        "deleted_at IS NOT NULL OR (title IS NOT NULL AND price IS NOT NULL AND created_at IS NOT NULL)",
+        name="alive_is_whole",
+    ),
+)

@@ -1,0 +1,123 @@
+"""The shadow store: version-guarded upserts with tombstones, and the reads in place of a faulted primary."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shadowfault_api.entities import Listing, OutboxEntry, shadow_row
+from shadowfault_api.store.migrate import Database, migrate
+from shadowfault_api.store.primary import listing_from
+from shadowfault_api.store.schema import shadow_listings
+from shadowfault_api.store.urls import read_only
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+class DeletedError(Exception):
+    """The shadow holds a tombstone for this key."""
+
+
+class Shadow:
+    """The shadow database. Every call may fail or hang; whoever calls sets the deadline."""
+
+    def __init__(self, url: str | URL, engine: AsyncEngine, *, migrate_timeout_seconds: float) -> None:
+        self._url = url
+        self._engine = engine
+        self._reader = read_only(engine)
+        self._migrate_timeout = migrate_timeout_seconds
+        self._migration: asyncio.Task[None] | None = None
+        self._upsert = _upsert_statement(engine.dialect.name)
+
+    async def prepare(self) -> None:
+        """Bring the shadow to the newest schema once; later calls only ask it for an answer."""
+        if self._migration is None or (self._migration.done() and _failed(self._migration)):
+            self._migration = asyncio.create_task(
+                asyncio.to_thread(migrate, self._url, Database.SHADOW, timeout_seconds=self._migrate_timeout)
+            )
+        # Shielded: a caller's deadline must not start a second thread beside one that hangs.
+        await asyncio.shield(self._migration)
+        # The table, not just the server: a shadow that cannot take a row must not be called reachable.
+        async with self._reader.connect() as connection:
+            await connection.execute(select(shadow_listings.c.id).limit(1))
+
+    async def apply(self, entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
+        """Write entries in one transaction; an entry older than what the shadow holds changes nothing.
+
+        Of a key only the newest is sent: it carries the whole state, and nobody sees inside a transaction.
+
+        Returns:
+            The entries that were overtaken: the shadow holds a newer version of their key.
+        """
+        newest: dict[str, OutboxEntry] = {}
+        for entry in entries:
+            if entry.entity_id not in newest or newest[entry.entity_id].version < entry.version:
+                newest[entry.entity_id] = entry
+        # In the order of keys, so that two replicas cannot wait for each other.
+        rows = [shadow_row(newest[key]) for key in sorted(newest)]
+        async with self._engine.begin() as connection:
+            written = set((await connection.execute(self._upsert, rows)).scalars())
+            refused = newest.keys() - written
+            held = await _versions(connection, refused) if refused else {}
+        # At the same version it is the same write, made by an attempt whose outcome nobody recorded.
+        return [entry for entry in entries if held.get(entry.entity_id, 0) > newest[entry.entity_id].version]
+
+    async def get(self, listing_id: str) -> Listing | None:
+        """Read one listing; None when the shadow does not know it.
+
+        Raises:
+            DeletedError: it is known to be deleted.
+        """
+        query = select(shadow_listings).where(shadow_listings.c.id == listing_id)
+        async with self._reader.connect() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            return None
+        if row.deleted_at is not None:
+            raise DeletedError(listing_id)
+        return listing_from(row)
+
+    async def page(self, after: str | None, limit: int) -> Sequence[Listing]:
+        """Read up to `limit` listings in the order of their ids, those after `after`, without the deleted."""
+        query = (
+            select(shadow_listings)
+            .where(shadow_listings.c.deleted_at.is_(None))
+            .order_by(shadow_listings.c.id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(shadow_listings.c.id > after)
+        async with self._reader.connect() as connection:
+            return [listing_from(row) for row in (await connection.execute(query)).all()]
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        if self._migration is not None and not self._migration.done():
+            self._migration.cancel()
+        await self._engine.dispose()
+
+
+async def _versions(connection: AsyncConnection, keys: Collection[str]) -> dict[str, int]:
+    query = select(shadow_listings.c.id, shadow_listings.c.version).where(shadow_listings.c.id.in_(keys))
+    return {row.id: row.version for row in await connection.execute(query)}
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _upsert_statement(dialect: str) -> Any:  # noqa: ANN401 - the two dialects' Insert share no type with the method
+    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(shadow_listings)
+    columns = [column.name for column in shadow_listings.columns if column.name != "id"]
+    return statement.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: statement.excluded[name] for name in columns},
+        where=shadow_listings.c.version < statement.excluded.version,
+    ).returning(shadow_listings.c.id)

@@ -1,0 +1,52 @@
+"""What must hold before anything is compared: files and tables are there, and the server is not a replica."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select, text
+
+from shadowfault_api.store.schema import (
+    discrepancies,
+    discrepancy_checks,
+    evidence_records,
+    job_runs,
+    listings,
+    outbox,
+    shadow_listings,
+)
+from shadowfault_api.verifier.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from shadowfault_api.verifier.side import Side
+
+_PRIMARY_TABLES: Final = (listings, outbox, evidence_records, discrepancies, discrepancy_checks, job_runs)
+
+
+def check_databases(primary: Side, shadow: Side) -> None:
+    """Ask both databases once.
+
+    Raises:
+        UnreachableError: one does not answer, or is a replica.
+        SchemaError: one has not the tables of this version.
+    """
+    _check(primary, _PRIMARY_TABLES)
+    _check(shadow, (shadow_listings,))
+
+
+def _check(side: Side, tables: tuple[Table, ...]) -> None:
+    database = side.engine.url.database
+    # SQLite would create the file, and an empty database looks like lost data.
+    if not side.postgresql and database and not Path(database).exists():
+        raise UnreachableError(f"cannot reach {side.described()}: there is no such file")
+    with side.snapshot() as connection:
+        if side.postgresql and connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
+            raise UnreachableError(
+                f"{side.described()} is a replica in recovery: what it has not replayed yet would look like "
+                "a discrepancy; give the URL of its primary server"
+            )
+        for table in tables:
+            connection.execute(select(table).limit(0))

@@ -1,0 +1,106 @@
+"""One verifier at a time for a primary database.
+
+On PostgreSQL a session-level advisory lock, on SQLite `flock` on a file beside the database: both are gone
+with the process that held them, however it ended, so no lease has to run out. Two at once would do no harm
+beyond double work; records are entered under row locks and a unique index.
+
+A pooler that shares server sessions between clients (PgBouncer in transaction mode) does not keep the lock:
+give the verifier a direct URL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from shadowfault_api.verifier.errors import AlreadyRunningError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from shadowfault_api.verifier.side import Side
+
+# Any constant; the service's own locks have the two keys before it.
+_LOCK_KEY: Final = 5_274_118_905
+_LOCK_SUFFIX: Final = "-verify.lock"
+
+
+@contextmanager
+def exclusive(primary: Side) -> Iterator[None]:
+    """Hold the lock of this primary.
+
+    Raises:
+        AlreadyRunningError: another verifier holds it.
+    """
+    with _advisory_lock(primary) if primary.postgresql else _file_lock(primary):
+        yield
+
+
+def _refused(primary: Side) -> AlreadyRunningError:
+    return AlreadyRunningError(
+        f"another verification of {primary.described()} is going on: wait for it, see GET /api/admin/jobs"
+    )
+
+
+@contextmanager
+def _advisory_lock(primary: Side) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(primary.engine.connect())
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            # Also where the unlocking fails: the session does not go back to the pool, and its end unlocks.
+            stack.callback(connection.invalidate)
+            ours = connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK_KEY})")).scalar_one()
+        except SQLAlchemyError as error:
+            raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
+        if not ours:
+            raise _refused(primary)
+        stack.callback(_unlock, connection)
+        yield
+
+
+def _unlock(connection: Connection) -> None:
+    """Unlock now: the server notices the end of a session a moment later, and the next run may be sooner."""
+    with suppress(SQLAlchemyError):
+        connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK_KEY})"))
+
+
+@contextmanager
+def _file_lock(primary: Side) -> Iterator[None]:
+    """Lock a file of its own: to close a second descriptor of the database file drops SQLite's locks."""
+    path = Path(f"{primary.engine.url.database}{_LOCK_SUFFIX}")
+    descriptor = _locked(path)
+    if descriptor is None:
+        raise _refused(primary)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is locked: whoever waits on the old file looks again
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UnreachableError(f"cannot create the lock {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        try:
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its last holder removed it between our open and our lock

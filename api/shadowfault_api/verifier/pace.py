@@ -1,0 +1,53 @@
+"""How much to ask of the databases at a time. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_GROWTH: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Limits of a scan.
+
+    Attributes:
+        first: rows of the first chunk.
+        least: rows of the smallest chunk.
+        most: rows of the largest chunk.
+        target_seconds: how long a chunk should take.
+        rows_per_second: rows of one side read in a second at most; None for no limit.
+    """
+
+    first: int = 10_000
+    least: int = 1_000
+    most: int = 5_000_000
+    target_seconds: float = 0.5
+    rows_per_second: float | None = None
+
+    def start(self) -> int:
+        """Give the size of the first chunk."""
+        return self._kept(self.first)
+
+    def next_size(self, size: int, seconds: float) -> int:
+        """Give the size of the chunk after one of `size` rows that took so long."""
+        factor = self.target_seconds / seconds if seconds > 0 else _GROWTH
+        return self._kept(round(size * min(max(factor, 1 / _GROWTH), _GROWTH)))
+
+    def smaller(self, size: int) -> int | None:
+        """Give the size to try after one was too slow; None where there is no smaller one."""
+        return max(round(size / _GROWTH), 1) if size > 1 else None
+
+    def pause(self, rows: int, seconds: float) -> float:
+        """Tell how long to rest after reading so many rows in so many seconds, in seconds."""
+        if self.rows_per_second is None:
+            return 0.0
+        return max(0.0, rows / self.rows_per_second - seconds)
+
+    def _kept(self, size: int) -> int:
+        most = self.most
+        if self.rows_per_second is not None:
+            # A limit holds within each second or so, not only over the whole run.
+            most = min(most, max(1, round(self.rows_per_second * self.target_seconds)))
+        return max(min(size, most), min(self.least, most))

@@ -1,0 +1,73 @@
+"""The verifier's own rows: its entry in `job_runs`, and when the entity was last checked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import insert, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shadowfault_api.entities import new_id
+from shadowfault_api.store.schema import discrepancy_checks, job_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shadowfault_api.verifier.side import Side
+
+Trigger = Literal["schedule", "admin", "cli"]
+
+JOB: Final = "shadow-discrepancy-verifier"
+# The admin job enters its run and then waits for the lock; older and not ours, it belongs to a dead process.
+_ABANDONED_AFTER: Final = timedelta(minutes=1)
+
+
+def begin(primary: Side, trigger: Trigger, run_id: str | None) -> str:
+    """Enter a run, or take over the one the caller entered; call it while holding the lock.
+
+    No other verification runs then, so a run that still says so was abandoned, and is entered as failed.
+    """
+    now = datetime.now(UTC)
+    ours = run_id or new_id()
+    abandoned = (
+        update(job_runs)
+        .where(
+            job_runs.c.job == JOB,
+            job_runs.c.state == "running",
+            job_runs.c.id != ours,
+            job_runs.c.started_at < now - _ABANDONED_AFTER,
+        )
+        .values(state="failed", finished_at=now, result={"error": "Abandoned"})
+    )
+    with primary.writing() as connection:
+        connection.execute(abandoned)
+        if run_id is None:
+            values = {"id": ours, "job": JOB, "trigger": trigger, "state": "running", "started_at": now}
+            connection.execute(insert(job_runs).values(values))
+    return ours
+
+
+def succeed(primary: Side, run_id: str, entity_type: str, result: Mapping[str, Any]) -> None:
+    """Enter the end of a complete verification, and the time of the check."""
+    now = datetime.now(UTC)
+    build: Any = postgresql.insert if primary.postgresql else sqlite.insert
+    checked = build(discrepancy_checks).values(entity_type=entity_type, last_check_at=now)
+    checked = checked.on_conflict_do_update(index_elements=["entity_type"], set_={"last_check_at": now})
+    with primary.writing() as connection:
+        connection.execute(checked)
+        connection.execute(_ended(run_id, "succeeded", result, now))
+
+
+def fail(primary: Side, run_id: str, error: BaseException) -> None:
+    """Enter a verification that could not be completed."""
+    with primary.writing() as connection:
+        connection.execute(_ended(run_id, "failed", {"error": type(error).__name__}, datetime.now(UTC)))
+
+
+def _ended(run_id: str, state: str, result: Mapping[str, Any], now: datetime) -> Any:  # noqa: ANN401 - an Update
+    return (
+        update(job_runs)
+        .where(job_runs.c.id == run_id, job_runs.c.state == "running")
+        .values(state=state, finished_at=now, result=dict(result))
+    )

@@ -1,0 +1,86 @@
+"""What the verifier asks of a store. `postgresql` and `sqlite` answer; nothing else knows the difference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from shadowfault_api.verifier.stores.probes import Probe
+    from shadowfault_api.verifier.tables import TableSpec
+
+# Whole numbers and bytes as they are, all else in PostgreSQL's text form.
+Key = tuple[str | int | bytes, ...]
+
+
+class Span(NamedTuple):
+    """The keys above `after` up to and with `upto`; None is open-ended."""
+
+    after: Key | None = None
+    upto: Key | None = None
+
+
+class Digest(NamedTuple):
+    """Living rows of a span: how many, and the sum of their digests modulo 2^64."""
+
+    rows: int
+    total: int
+
+
+class Method(NamedTuple):
+    """How a row is digested: `seed` for PostgreSQL's own hash, None for the portable one."""
+
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        return "portable" if self.seed is None else "native"
+
+
+class Row(NamedTuple):
+    """The canonical forms of a row's columns, without the key; a tombstone does not live."""
+
+    values: tuple[str | None, ...]
+    live: bool
+
+
+class Store(Protocol):
+    """One side of a comparison. Each look is a short read-only snapshot of its own."""
+
+    @property
+    def spec(self) -> TableSpec:
+        """The table."""
+
+    def digest(self, span: Span) -> Digest:
+        """Digest the living rows of a span inside the database.
+
+        Raises:
+            TooSlowError: it took longer than a statement may.
+        """
+
+    def boundary(self, span: Span, rows: int) -> Key | None:
+        """Find the key of the living row number `rows` of a span; None where there are fewer."""
+
+    def prints(self, span: Span) -> dict[Key, int]:
+        """Digest each living row of a small span by itself."""
+
+    def prints_of(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """Digest each living row of some keys by itself."""
+
+    def changed(self, since: datetime, after: Key | None, limit: int) -> list[Key]:
+        """Read the keys above `after` whose rows say that they changed, ascending; tombstones too."""
+
+    def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
+        """Read some rows, tombstones too, within a snapshot of the caller."""
+
+    def estimate(self) -> int:
+        """Tell roughly how many rows there are, without reading them."""
+
+    def keyless(self) -> bool:
+        """Tell whether a row has a NULL in its key: no span holds such a row."""
+
+    def probe(self, probes: Sequence[Probe], method: Method) -> list[int]:
+        """Digest constants by a method: what the self-test compares."""

@@ -1,0 +1,236 @@
+"""A table in PostgreSQL. Digests are made by the server; only keys that differ are read.
+
+The server's own digest is `hash_record_extended` over a row of bare values, mixed once more before it is
+summed. What is passed through a `send` function or a cast to text is so for a reason, each *measured*:
+
+- the record's hash is a linear combination of its columns' hashes, and so is a plain sum of them: two rows
+  that swap a value had the same sum in most cases. The mix makes it a sum of unrelated numbers;
+- `bigint` and timestamps are folded into 32 bits before they are hashed: 1 and 4294967296 are alike;
+- -0 and 0, numeric 1.0 and 1.00, jsonb 1 and 1.0 are alike, and json, point and xml have no such hash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from shadowfault_api.verifier.canonical import WRAP
+from shadowfault_api.verifier.errors import SchemaError, UnprovenError
+from shadowfault_api.verifier.stores import Digest, Key, Method, Row, Span
+from shadowfault_api.verifier.tables import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from shadowfault_api.verifier.side import Side
+    from shadowfault_api.verifier.stores.probes import Probe
+    from shadowfault_api.verifier.tables import TableSpec
+
+_BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
+_FIRST_WITH_NATIVE: Final = 140000
+
+_FORMS: Final[Mapping[Kind, str]] = {
+    Kind.NUMBER: "trim_scale({0}::numeric)::text",
+    Kind.FLOAT: "encode(float8send({0}::float8), 'hex')",
+    Kind.BOOLEAN: "{0}::int::text",
+    Kind.BYTES: "encode({0}, 'hex')",
+    Kind.INSTANT: "encode(timestamptz_send({0}), 'hex')",
+    Kind.TIMESTAMP: "encode(timestamp_send({0}), 'hex')",
+    Kind.JSON: "to_jsonb({0})::text",
+}
+_ANY_FORM: Final = "{0}::text"
+_HASHED: Final[Mapping[Kind, str]] = {
+    Kind.INTEGER: "int8send({0}::bigint)",
+    Kind.NUMBER: "{0}::numeric",
+    Kind.FLOAT: "float8send({0}::float8)",
+    Kind.BOOLEAN: "{0}",
+    Kind.BYTES: "{0}",
+    Kind.INSTANT: "timestamptz_send({0})",
+    Kind.TIMESTAMP: "timestamp_send({0})",
+    Kind.DATE: "{0}",
+    Kind.UUID: "{0}",
+    Kind.JSON: 'to_jsonb({0})::text COLLATE "C"',
+}
+_ANY_HASHED: Final = '{0}::text COLLATE "C"'
+
+# datlocprovider is new in PostgreSQL 15: read through JSON it is null before, and that means libc.
+_BY_BYTES: Final = """
+    SELECT a.attname FROM pg_attribute a
+    JOIN pg_collation c ON c.oid = a.attcollation
+    JOIN pg_database d ON d.datname = current_database()
+    WHERE a.attrelid = to_regclass(%(table)s) AND (c.collname IN ('C', 'POSIX') OR (
+        c.collname = 'default' AND d.datcollate IN ('C', 'POSIX')
+        AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
+"""
+_ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%(table)s)"
+
+
+class PostgresqlStore:
+    """A table in PostgreSQL."""
+
+    def __init__(self, side: Side, spec: TableSpec, method: Method = Method()) -> None:  # noqa: B008 - a constant
+        self._side = side
+        self.spec = spec
+        self._table = ".".join(quoted(part) for part in (spec.schema, spec.name) if part)
+        self._source = f"{self._table} AS scanned"
+        # Qualified: a bare name in ORDER BY would be that of an output column, the key's text form.
+        self._names = [f"scanned.{quoted(column.name)}" for column in spec.key]
+        self._keys = ", ".join(
+            name if column.kind in _BARE_KEYS else f"{name}::text"
+            for name, column in zip(self._names, spec.key, strict=True)
+        )
+        self._live = "true" if spec.tombstone is None else f"{quoted(spec.tombstone)} IS NULL"
+        self._ordered: list[str] | None = None
+        self._digest = _digest([(column.kind, quoted(column.name)) for column in spec.compared], method)
+
+    def digest(self, span: Span) -> Digest:
+        """See `Store`."""
+        where, bound = self._within(span)
+        query = f"SELECT count(*), sum({self._digest}) FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
+        ((count, total),) = self._fetch(query, bound)
+        return Digest(count, int(total or 0) % WRAP)
+
+    def boundary(self, span: Span, rows: int) -> Key | None:
+        """See `Store`."""
+        where, bound = self._within(span)
+        query = (
+            f"SELECT {self._keys} FROM {self._source} WHERE {self._live} AND {where} "  # noqa: S608 - quoted names
+            f"ORDER BY {', '.join(self._order())} OFFSET %(offset)s LIMIT 1"
+        )
+        found = self._fetch(query, {**bound, "offset": rows - 1})
+        return tuple(found[0]) if found else None
+
+    def prints(self, span: Span) -> dict[Key, int]:
+        """See `Store`."""
+        where, bound = self._within(span)
+        return self._prints(where, bound)
+
+    def prints_of(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """See `Store`."""
+        where, bound = self._among(keys)
+        return self._prints(where, bound)
+
+    def changed(self, since: datetime, after: Key | None, limit: int) -> list[Key]:
+        """See `Store`."""
+        if self.spec.changed_at is None:
+            return []
+        where, bound = self._within(Span(after))
+        query = (
+            f"SELECT {self._keys} FROM {self._source} WHERE {quoted(self.spec.changed_at)} >= %(since)s "  # noqa: S608 - quoted names
+            f"AND {where} ORDER BY {', '.join(self._order())} LIMIT %(limit)s"
+        )
+        return [tuple(row) for row in self._fetch(query, {**bound, "since": since, "limit": limit})]
+
+    def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
+        """See `Store`."""
+        where, bound = self._among(keys)
+        forms = [_form(column.kind, quoted(column.name)) for column in self.spec.columns]
+        query = f"SELECT {', '.join([self._keys, *forms, self._live])} FROM {self._source} WHERE {where}"  # noqa: S608 - quoted names
+        width = len(self.spec.key)
+        rows = connection.exec_driver_sql(query, bound).all()
+        return {tuple(row[:width]): Row(tuple(row[width:-1]), row[-1]) for row in rows}
+
+    def estimate(self) -> int:
+        """See `Store`; what the server's statistics say, or a count where there are none."""
+        ((known,),) = self._fetch(_ESTIMATE, {"table": self._table.replace("%%", "%")}) or ((-1,),)
+        if known is None or known <= 0:
+            ((known,),) = self._fetch(f"SELECT count(*) FROM {self._table}", {})  # noqa: S608 - quoted names
+        return int(known)
+
+    def keyless(self) -> bool:
+        """See `Store`."""
+        nulls = " OR ".join(f"{name} IS NULL" for name in self._names)
+        ((found,),) = self._fetch(f"SELECT EXISTS (SELECT 1 FROM {self._source} WHERE {nulls})", {})  # noqa: S608 - quoted names
+        return bool(found)
+
+    def probe(self, probes: Sequence[Probe], method: Method) -> list[int]:
+        """See `Store`.
+
+        Raises:
+            UnprovenError: the server has not that digest.
+        """
+        with self._side.snapshot() as connection:
+            version: Any = connection.connection.driver_connection
+            if method.seed is not None and version.info.server_version < _FIRST_WITH_NATIVE:
+                raise UnprovenError("hash_record_extended is new in PostgreSQL 14")
+            expressions = [_digest([(probe.kind, f"({probe.sql})")], method) for probe in probes]
+            try:
+                return list(connection.exec_driver_sql(f"SELECT {', '.join(expressions)}", {}).one())
+            except DBAPIError as error:
+                raise UnprovenError(f"{self._side.described()} cannot make the digest") from error
+
+    def _prints(self, where: str, bound: dict[str, object]) -> dict[Key, int]:
+        query = f"SELECT {self._keys}, {self._digest} FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
+        return {tuple(row[:-1]): row[-1] for row in self._fetch(query, bound)}
+
+    def _fetch(self, query: str, bound: dict[str, object]) -> Sequence[Any]:
+        with self._side.snapshot() as connection:
+            return connection.exec_driver_sql(query, bound).all()
+
+    def _order(self) -> list[str]:
+        """Give the key in an order all servers share: bare where it is so, for only then its index serves."""
+        if self._ordered is None:
+            found = self._fetch(_BY_BYTES, {"table": self._table.replace("%%", "%")})
+            by_bytes = {row[0] for row in found}
+            self._ordered = [
+                f'{name} COLLATE "C"' if column.kind is Kind.TEXT and column.name not in by_bytes else name
+                for name, column in zip(self._names, self.spec.key, strict=True)
+            ]
+        return self._ordered
+
+    def _within(self, span: Span) -> tuple[str, dict[str, object]]:
+        tests: list[str] = []
+        bound: dict[str, object] = {}
+        for name, sign, key in (("after", ">", span.after), ("upto", "<=", span.upto)):
+            if key is None:
+                continue
+            bound |= {f"{name}{place}": value for place, value in enumerate(key)}
+            values = [
+                f"CAST(%({name}{place})s AS {column.sql_type})" for place, column in enumerate(self.spec.key)
+            ]
+            tests.append(f"({', '.join(self._order())}) {sign} ({', '.join(values)})")
+        return " AND ".join(tests) or "true", bound
+
+    def _among(self, keys: Sequence[Key]) -> tuple[str, dict[str, object]]:
+        bound: dict[str, object] = {
+            f"keys{place}": list(values) for place, values in enumerate(zip(*keys, strict=True))
+        }
+        if not keys:
+            return "false", {}
+        if len(self.spec.key) == 1 and not self.spec.key[0].sql_type.endswith("[]"):
+            return f"{self._names[0]} = ANY (CAST(%(keys0)s AS {self.spec.key[0].sql_type}[]))", bound
+        # As text and cast one by one: there is no array of arrays of different lengths.
+        places = range(len(self.spec.key))
+        arrays = [
+            f"CAST(%(keys{place})s AS {column.sql_type if column.kind in _BARE_KEYS else 'text'}[])"
+            for place, column in enumerate(self.spec.key)
+        ]
+        values = [f"CAST(wanted.k{place} AS {self.spec.key[place].sql_type})" for place in places]
+        wanted = f"unnest({', '.join(arrays)}) AS wanted({', '.join(f'k{place}' for place in places)})"
+        return f"({', '.join(self._names)}) IN (SELECT {', '.join(values)} FROM {wanted})", bound  # noqa: S608 - quoted names
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier, for a statement in which `%` announces a parameter."""
+    if "\0" in name:
+        raise SchemaError("a name cannot hold a NUL")
+    return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+
+
+def _form(kind: Kind, value: str) -> str:
+    return _FORMS.get(kind, _ANY_FORM).format(value)
+
+
+def _digest(values: Sequence[tuple[Kind, str]], method: Method) -> str:
+    """Give the expression of a row's digest, a bigint."""
+    if method.seed is not None:
+        hashed = ", ".join(_HASHED.get(kind, _ANY_HASHED).format(value) for kind, value in values)
+        record = f"hash_record_extended(ROW({hashed}), {method.seed})"
+        return f'hashtextextended({record}::text COLLATE "C", {method.seed})'
+    forms = [_form(kind, value) for kind, value in values]
+    framed = " || ".join(f"coalesce(octet_length({form}) || ':' || {form}, '-')" for form in forms)
+    return f"('x' || substr(md5(convert_to({framed}, 'UTF8')), 1, 16))::bit(64)::bigint"
