@@ -1,0 +1,1 @@
+"""Helpers for tests and benchmarks: what they need of the outside world, started and ended by them."""
