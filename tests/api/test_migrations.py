@@ -1,0 +1,88 @@
+"""The migrations make the schema the code is written for, also when many begin at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, inspect
+
+from shadowfault_api.store.migrate import Database, migrate
+from shadowfault_api.store.urls import create_sync_engine
+from shadowfault_testing.service import query
+
+if TYPE_CHECKING:
+    from shadowfault_testing.databases import DatabasePair
+
+
+def _url(databases: DatabasePair, which: Database) -> str:
+    return databases.primary if which is Database.PRIMARY else databases.shadow
+
+
+@pytest.mark.parametrize("which", list(Database))
+def test_the_migrated_schema_is_the_schema_of_the_code(database_pair: DatabasePair, which: Database) -> None:
+    url = _url(database_pair, which)
+    migrate(url, which)
+    engine = create_sync_engine(url)
+    try:
+        with engine.connect() as connection:
+            options = {"compare_server_default": True, "include_object": _declared}
+            context = MigrationContext.configure(connection, opts=options)
+            assert compare_metadata(context, which.metadata) == []
+            # What Alembic does not compare.
+            for table in which.metadata.sorted_tables:
+                migrated = {check["name"] for check in inspect(connection).get_check_constraints(table.name)}
+                declared = {
+                    str(constraint.name)
+                    for constraint in table.constraints
+                    if isinstance(constraint, CheckConstraint)
+                }
+                assert migrated == declared
+    finally:
+        engine.dispose()
+
+
+def _declared(_item: object, name: str | None, kind: str, reflected: bool, _other: object) -> bool:
+    """Leave out what only PostgreSQL has: the partitions of evidence, and the sealer's column."""
+    if not reflected or name is None:
+        return True
+    partition = kind == "table" and name.startswith("evidence_records_")
+    return not partition and name not in {"txid", "ix_evidence_records_txid"}
+
+
+@pytest.mark.parametrize("which", list(Database))
+def test_many_migrate_at_once_and_again(database_pair: DatabasePair, which: Database) -> None:
+    url = _url(database_pair, which)
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(migrate, url, which.value) for _ in range(6)]:
+            done.result()
+    migrate(url, which)
+    assert len(query(url, "SELECT * FROM alembic_version")) == 1
+
+
+def test_a_migration_that_breaks_leaves_nothing_behind(
+    database_pair: DatabasePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", _explode)
+        with pytest.raises(RuntimeError):
+            migrate(database_pair.primary, Database.PRIMARY)
+    engine = create_sync_engine(database_pair.primary)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+    engine.dispose()
+    migrate(database_pair.primary, Database.PRIMARY)
+
+
+def _explode(*_args: object, **_options: object) -> None:
+    raise RuntimeError("the disk is full")
+
+
+def test_a_schema_newer_than_the_code_is_not_touched(database_pair: DatabasePair) -> None:
+    migrate(database_pair.primary, Database.PRIMARY)
+    query(database_pair.primary, "UPDATE alembic_version SET version_num = 'from_the_future'")
+    with pytest.raises(Exception, match="from_the_future"):
+        migrate(database_pair.primary, Database.PRIMARY)

@@ -1,0 +1,115 @@
+"""The operator is killed at each single request it sends: what it had begun is finished by the next one.
+
+The number of requests is discovered by a run that is left alone. Then there is one run for each request that
+is lost, and one for each write that arrives and whose answer is lost; nothing passes afterwards. All of them
+are taken up by a second operator, and what must hold then does (docs/safety.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shadowfault_testing.api import eventually
+from shadowfault_testing.embedded import EmbeddedOperator
+from shadowfault_testing.interposer import LOSE_ANSWER, LOSE_REQUEST, UNHINDERED, Answer
+from shadowfault_testing.lifecycle import FLOWS, NAME, TARGET, Case, Flow, check, restored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shadowfault_cluster import Cluster
+    from shadowfault_testing.api import Api
+    from shadowfault_testing.interposer import Interposer, Request, Rule, Verdict
+
+pytestmark = pytest.mark.cluster
+
+
+def conflict_once() -> Rule:
+    """Each write of an object is refused with a conflict the first time."""
+    seen: set[tuple[str, str]] = set()
+
+    def rule(request: Request) -> Verdict:
+        write = (request.path, request.query.get("fieldManager", ""))
+        if request.method != "PATCH" or write in seen:
+            return UNHINDERED
+        seen.add(write)
+        return Answer(409, "Conflict")
+
+    return rule
+
+
+def serve(between: Interposer, cases: list[Case], until: Callable[[Case], bool], flow: Flow) -> None:
+    """Run an operator over the cases until they are through and it has come to rest."""
+    between.begin_again()
+    between.obey(conflict_once() if flow.conflicts else None)
+    namespaces = [case.ground.namespace for case in cases]
+    with EmbeddedOperator(between.url, *namespaces, now=flow.now, workers=8):
+        eventually("the operator to come to rest", between.quiet, seconds=60)
+        left = list(cases)
+
+        def through() -> bool:
+            left[:] = [case for case in left if not until(case)]
+            return not left and between.quiet()
+
+        try:
+            eventually(until.__name__, through, seconds=60)
+        except TimeoutError:
+            raise AssertionError(
+                [(case.ground.namespace, case.ground.status(NAME)) for case in left]
+            ) from None
+        between.cut()
+
+
+def prepared(between: Interposer, cluster: Cluster, api: Api, flow: Flow, count: int) -> list[Case]:
+    """That many cases up to where the flow begins."""
+    cases = [Case.create(cluster, api, flow.originals) for _ in range(count)]
+    if flow.provoke is not None:
+        serve(between, cases, Case.running, FLOWS["inject"])
+        for case in cases:
+            flow.provoke(case)
+    return cases
+
+
+def crash(between: Interposer, case: Case, flow: Flow, request: Request, how: str) -> None:
+    """Run an operator that is killed at this request."""
+    between.begin_again()
+    between.obey(conflict_once() if flow.conflicts else None)
+    crashed = between.crash_at(request.number, how)
+    with EmbeddedOperator(between.url, case.ground.namespace, now=flow.now):
+        assert crashed.happened.wait(30), (
+            f"there was no request {request.number} as in the first run: {request}"
+        )
+
+
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
+def test_killed_at_each_request(installed: Cluster, api: Api, between: Interposer, flow: Flow) -> None:
+    (alone,) = prepared(between, installed, api, flow, 1)
+    serve(between, [alone], flow.done, flow)
+    check(alone, flow, "left alone")
+    requests = list(between.requests)
+    assert any(request.writes for request in requests)
+
+    points = [(request, LOSE_REQUEST) for request in requests]
+    points += [(request, LOSE_ANSWER) for request in requests if request.writes]
+    cases = prepared(between, installed, api, flow, len(points))
+    for case, (request, how) in zip(cases, points, strict=True):
+        crash(between, case, flow, request, how)
+    serve(between, cases, flow.done, flow)
+    for case, (request, how) in zip(cases, points, strict=True):
+        # The Event that was on its way may be lost; the condition says the same.
+        check(case, flow, f"{how}: {request.number} {request}", lost_events=1)
+
+    still = [case for case in cases if not case.gone()]
+    if flow.done in {Case.running, Case.lowered}:
+        end_all(between, still, flow)
+
+
+def end_all(between: Interposer, cases: list[Case], flow: Flow) -> None:
+    """What runs after a crash ends as any other."""
+    for case in cases:
+        case.delete()
+    serve(between, cases, Case.gone, flow)
+    for case in cases:
+        restored(case, flow, case.ground.target(TARGET)["spec"], case.ground.namespace)

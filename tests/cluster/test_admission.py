@@ -1,0 +1,294 @@
+"""Where an experiment may be created, by whom, and what always passes; on the real API server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict, install
+from shadowfault_testing.api import eventually, experiments
+from shadowfault_testing.objects import experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shadowfault_cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+CASES = yaml.safe_load((Path(__file__).parents[1] / "data" / "production_names.yaml").read_text())["cases"]
+AUTHOR = "alice"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture(scope="module")
+def server(cluster: Cluster) -> Iterator[ApiServer]:
+    install(cluster)
+    with ApiServer(cluster) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def staging(server: ApiServer) -> str:
+    """A namespace that has opted in."""
+    return server.new_namespace("staging")
+
+
+def aim(server: ApiServer, namespace: str, **spec: Any) -> Verdict:
+    """Ask for an experiment there, without leaving one."""
+    return server.would_create(experiments(namespace), experiment(**spec))
+
+
+def refused(verdict: Verdict, *words: str) -> bool:
+    return verdict.status == 403 and all(word in verdict.message for word in words)
+
+
+# Opting in
+
+
+def test_a_namespace_that_has_opted_in_takes_experiments(server: ApiServer, staging: str) -> None:
+    verdict = aim(server, staging)
+    assert verdict.accepted, str(verdict)
+    assert verdict.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        {"chaos.shadowfault.dev/allowed": "false"},
+        {"chaos.shadowfault.dev/allowed": "True"},
+        {"chaos.shadowfault.dev/allowed": ""},
+        {"shadowfault.dev/allowed": "true"},
+    ],
+    ids=str,
+)
+def test_a_namespace_that_has_not_is_refused_with_the_way_to_do_it(
+    server: ApiServer, labels: dict[str, str]
+) -> None:
+    namespace = server.new_namespace("staging", labels)
+    command = f"kubectl label namespace {namespace} chaos.shadowfault.dev/allowed=true"
+    assert refused(aim(server, namespace), "has not opted in", command)
+
+
+# Production
+
+
+@pytest.mark.parametrize("side", ["first", "last"])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "labels" not in case], ids=lambda case: case["name"]
+)
+def test_production_by_name(server: ApiServer, case: dict[str, Any], side: str) -> None:
+    """Other tests may use the names as they are, so a neutral word stands before or after them."""
+    prefix, suffix = (case["name"], "") if side == "first" else ("t", f"-{case['name']}")
+    namespace = server.new_namespace(prefix, suffix=suffix)
+    verdict = aim(server, namespace)
+    if case["production"]:
+        assert refused(verdict, f"namespace {namespace} is production by its name"), str(verdict)
+    else:
+        assert verdict.accepted, str(verdict)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "labels" in case], ids=str)
+def test_production_by_label(server: ApiServer, case: dict[str, Any]) -> None:
+    namespace = server.new_namespace(case["name"], ALLOWED | case["labels"])
+    verdict = aim(server, namespace)
+    if case["production"]:
+        assert refused(verdict, f"namespace {namespace} is production by its "), str(verdict)
+    else:
+        assert verdict.accepted, str(verdict)
+
+
+def test_the_marking_labels_are_named(server: ApiServer) -> None:
+    namespace = server.new_namespace(
+        "shop", ALLOWED | {"environment": "Prod", "tier": "live", "team": "prod"}
+    )
+    verdict = aim(server, namespace)
+    assert refused(verdict, "environment=Prod", "tier=live"), str(verdict)
+    assert "team" not in verdict.message
+
+
+def test_production_stays_out_without_an_opt_in_as_well(server: ApiServer) -> None:
+    assert refused(aim(server, server.new_namespace("prod", {})), "is production by its name")
+
+
+# The author
+
+
+@pytest.fixture(scope="module")
+def authors(server: ApiServer, staging: str) -> str:
+    """A namespace where AUTHOR may create experiments, and patch the Deployment `own` but no other."""
+    rules = [
+        {
+            "apiGroups": ["chaos.shadowfault.dev"],
+            "resources": ["chaosexperiments"],
+            "verbs": ["create", "get", "patch"],
+        },
+        {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["own"], "verbs": ["patch"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "update", "create"]},
+    ]
+    role = {"metadata": {"name": "author"}, "rules": rules}
+    binding = {
+        "metadata": {"name": "author"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "author"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": AUTHOR}],
+    }
+    assert server.create(f"{RBAC}/namespaces/{staging}/roles", role).accepted
+    assert server.create(f"{RBAC}/namespaces/{staging}/rolebindings", binding).accepted
+    eventually("the role to be in force", lambda: _may_patch(server, staging, "own"))
+    return staging
+
+
+def _may_patch(server: ApiServer, namespace: str, deployment: str) -> bool:
+    attributes = {
+        "namespace": namespace,
+        "group": "apps",
+        "resource": "deployments",
+        "verb": "patch",
+        "name": deployment,
+    }
+    review = {"spec": {"user": AUTHOR, "resourceAttributes": attributes}}
+    verdict = server.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(verdict.body["status"]["allowed"])
+
+
+def test_who_may_patch_the_deployment_may_aim_at_it(server: ApiServer, authors: str) -> None:
+    verdict = server.would_create(experiments(authors), experiment(target="own"), as_user=AUTHOR)
+    assert verdict.accepted, str(verdict)
+
+
+def test_who_may_not_patch_the_deployment_may_not_aim_at_it(server: ApiServer, authors: str) -> None:
+    verdict = server.would_create(experiments(authors), experiment(target="foreign"), as_user=AUTHOR)
+    wanted = f"{AUTHOR} may not patch Deployment foreign in namespace {authors}"
+    assert refused(verdict, wanted, "ask for the verb patch on deployments.apps"), str(verdict)
+
+
+def test_who_may_not_patch_it_may_not_take_it_out_of_suspension(server: ApiServer, authors: str) -> None:
+    made = server.create(experiments(authors), experiment("resumed", target="foreign", suspend=True))
+    assert made.accepted, str(made)
+    path = experiments(authors, "resumed")
+    assert refused(
+        server.merge(path, {"spec": {"suspend": False}}, as_user=AUTHOR), "may not patch Deployment"
+    )
+    assert server.merge(path, {"spec": {"suspend": False}}).accepted
+    assert server.merge(path, {"spec": {"suspend": True}}, as_user=AUTHOR).accepted
+
+
+# What always passes
+
+
+@pytest.fixture
+def turned(server: ApiServer) -> str:
+    """Path of an experiment with a finalizer, in a namespace that became production after it was created."""
+    namespace = server.new_namespace("shop")
+    body = experiment("left")
+    body["metadata"]["finalizers"] = ["chaos.shadowfault.dev/recovery"]
+    made = server.create(experiments(namespace), body)
+    assert made.accepted, str(made)
+    marks = {"environment": "production", **dict.fromkeys(ALLOWED)}  # the opt-in withdrawn as well
+    assert server.merge(f"{NAMESPACES}/{namespace}", {"metadata": {"labels": marks}}).accepted
+    eventually("the mark to be seen", lambda: refused(aim(server, namespace), "is production by its label"))
+    return experiments(namespace, "left")
+
+
+def test_whatever_a_namespace_became_its_experiment_can_be_suspended(server: ApiServer, turned: str) -> None:
+    assert server.merge(turned, {"spec": {"suspend": True}}).accepted
+
+
+def test_and_not_be_resumed(server: ApiServer, turned: str) -> None:
+    assert server.merge(turned, {"spec": {"suspend": True}}).accepted
+    assert refused(server.merge(turned, {"spec": {"suspend": False}}), "is production by its label")
+    assert server.get(turned)["spec"]["suspend"] is True
+
+
+def test_and_its_metadata_and_status_be_written(server: ApiServer, turned: str) -> None:
+    assert server.merge(turned, {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}}).accepted
+    finalizers = ["chaos.shadowfault.dev/recovery", "example.com/other"]
+    assert server.merge(turned, {"metadata": {"finalizers": finalizers}}).accepted
+    assert server.merge(f"{turned}/status", {"status": {"phase": "Recovering"}}).accepted
+
+
+def test_and_so_once_it_is_suspended(server: ApiServer, turned: str) -> None:
+    assert server.merge(turned, {"spec": {"suspend": True}}).accepted
+    assert server.merge(turned, {"metadata": {"labels": {"a": "b"}}}).accepted
+    assert server.merge(turned, {"metadata": {"finalizers": None}}).accepted
+
+
+def test_and_it_can_be_deleted(server: ApiServer, turned: str) -> None:
+    assert server.ask("DELETE", turned).accepted
+    assert server.merge(turned, {"metadata": {"finalizers": None}}).accepted
+    assert server.ask("GET", turned).status == 404
+
+
+def test_and_its_namespace_can_be_deleted(server: ApiServer, turned: str) -> None:
+    namespace = turned.split("/")[5]
+    assert server.merge(turned, {"metadata": {"finalizers": None}}).accepted
+    assert server.ask("DELETE", f"{NAMESPACES}/{namespace}").accepted
+    eventually("the experiment to go", lambda: server.ask("GET", turned).status == 404, seconds=60)
+
+
+# Advice
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.25])
+def test_a_modest_rate_is_taken_without_a_word(server: ApiServer, staging: str, rate: float) -> None:
+    assert aim(server, staging, rate=rate).warnings == ()
+
+
+@pytest.mark.parametrize("rate", [0.26, 0.5, 1])
+def test_a_high_rate_is_taken_with_advice(server: ApiServer, staging: str, rate: float) -> None:
+    verdict = aim(server, staging, rate=rate)
+    assert verdict.accepted
+    (warning,) = verdict.warnings
+    assert f"rate {rate} is high: begin at 0.05 to 0.1 and raise it step by step" in warning
+
+
+@pytest.mark.parametrize("scope", ["shadow_write_only", "all_writes"])
+def test_a_scope_of_writes_is_taken_without_a_word(server: ApiServer, staging: str, scope: str) -> None:
+    assert aim(server, staging, scope=scope).warnings == ()
+
+
+def test_scope_reads_is_taken_with_advice(server: ApiServer, staging: str) -> None:
+    verdict = aim(server, staging, scope="reads")
+    assert verdict.accepted
+    (warning,) = verdict.warnings
+    assert "scope reads makes reads fail too" in warning
+
+
+def test_kubectl_prints_the_advice(cluster: Cluster, staging: str) -> None:
+    body = yaml.safe_dump(experiment("advised", rate=0.9, scope="reads"))
+    result = cluster.kubectl("create", "--dry-run=server", "-n", staging, "-f", "-", input=body)
+    assert result.stderr.count("Warning: ") == 2
+    assert "rate 0.9 is high" in result.stderr
+
+
+# The policies as such
+
+
+@pytest.mark.parametrize("name", ["shadowfault-experiments", "shadowfault-deployments", "shadowfault-advice"])
+def test_the_api_server_finds_no_fault_with_a_policy(server: ApiServer, name: str) -> None:
+    path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}"
+
+    def checked() -> dict[str, Any] | None:
+        policy = server.get(path)
+        status: dict[str, Any] = policy.get("status", {})
+        return status if status.get("observedGeneration") == policy["metadata"]["generation"] else None
+
+    assert eventually("its expressions to be checked", checked)["typeChecking"] == {}
+
+
+def test_advice_never_refuses_and_nets_fail_closed(server: ApiServer) -> None:
+    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    policies = {item["metadata"]["name"]: item["spec"] for item in server.get(f"{base}ies")["items"]}
+    bindings = {item["metadata"]["name"]: item["spec"] for item in server.get(f"{base}ybindings")["items"]}
+    for name, policy, actions in (
+        ("shadowfault-experiments", "Fail", ["Deny"]),
+        ("shadowfault-deployments", "Fail", ["Deny"]),
+        ("shadowfault-advice", "Ignore", ["Warn"]),
+    ):
+        assert policies[name]["failurePolicy"] == policy
+        assert (bindings[name]["policyName"], bindings[name]["validationActions"]) == (name, actions)
+        assert "matchResources" not in bindings[name]  # every namespace, with no way out by label

@@ -1,0 +1,52 @@
+"""Fixtures that several test folders share. What only one needs belongs to that one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from shadowfault_testing.databases import DatabasePair, postgresql_pair, sqlite_pair
+from shadowfault_testing.postgres import PostgresServer
+from shadowfault_testing.stores import Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+# How long an example takes says something of the machine and nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the whole run, on a free loopback port."""
+    with PostgresServer.start() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Give the URL of a fresh, empty PostgreSQL database."""
+    with postgres_server.borrowed_database() as name:
+        yield postgres_server.url(name)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database_pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DatabasePair]:
+    """Give fresh, empty databases, primary and shadow; the test runs once on each kind of database."""
+    if request.param == "sqlite":
+        yield sqlite_pair(tmp_path)
+        return
+    with postgresql_pair(request.getfixturevalue("postgres_server")) as pair:
+        yield pair
+
+
+@pytest.fixture
+def stores(database_pair: DatabasePair) -> Iterator[Stores]:
+    """Give the same pair with its tables, and ways to put rows into them."""
+    with Stores.opened(database_pair) as opened:
+        yield opened

@@ -1,0 +1,95 @@
+"""Ways out: of a namespace, of a release, with an experiment running. Last, for they end what others use."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shadowfault_testing.api import eventually
+from shadowfault_testing.product import KIND, RELEASE, STAGING, SYSTEM
+
+if TYPE_CHECKING:
+    from shadowfault_testing.product import Product
+
+pytestmark = pytest.mark.xdist_group("uninstall")
+
+
+def test_upgrade_and_rollback_with_an_experiment_running(staging: Product) -> None:
+    staging.run("upgraded")
+    env = staging.chaos_env()
+    staging.upgrade("operator.logLevel=DEBUG")
+    assert staging.status("upgraded")["phase"] == "Running"
+    assert staging.chaos_env() == env
+    staging.kind.helm("-n", SYSTEM, "rollback", RELEASE, "--wait", "--timeout", "5m")
+    staging.settle()
+    assert staging.status("upgraded")["phase"] == "Running"
+    assert staging.chaos_env() == env
+    staging.delete("upgraded")
+    staging.rolled_out()
+    assert staging.chaos_env() == {}
+
+
+def test_uninstall_with_a_running_experiment_and_reinstall(product: Product) -> None:
+    """The target of this one outlives the release: a Deployment of the namespace's owner."""
+    target = _target("bystander", product.image)
+    product.apply(target)
+    before = product.find("deployment", "bystander")
+    assert before is not None
+    product.start("leaving", targetRef={"kind": "Deployment", "name": "bystander"})
+    product.await_phase("leaving", "Running")
+    product.uninstall()
+    after = product.find("deployment", "bystander")
+    assert after is not None
+    assert after["spec"]["template"] == before["spec"]["template"]
+    crd = product.find("customresourcedefinition", KIND)
+    assert crd is not None, "crds.keep keeps the kind, and with it every experiment's record"
+
+    product.install()
+    product.run("again")
+    product.delete("again")
+    product.rolled_out()
+    assert product.chaos_env() == {}
+
+
+def test_delete_namespace_with_a_running_experiment(product: Product) -> None:
+    product.run("doomed")
+    product.kind.kubectl("delete", "namespace", STAGING, "--wait=false")
+    eventually(
+        "the namespace to be gone",
+        lambda: not product.kind.kubectl("get", "namespace", STAGING, "--ignore-not-found").stdout.strip(),
+        seconds=180,
+    )
+    log = product.kind.kubectl("-n", SYSTEM, "logs", "deployment/shadowfault-operator", "--tail=200").stdout
+    assert not any(_is_traceback(line) for line in log.splitlines())
+
+
+def _is_traceback(line: str) -> bool:
+    try:
+        return "exception" in json.loads(line)
+    except ValueError:
+        return line.startswith("Traceback")
+
+
+def _target(name: str, image: str) -> dict[str, object]:
+    labels = {"app": name}
+    container = {"name": "app", "image": image, "command": ["sleep", "infinity"]}
+    container["securityContext"] = {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": STAGING},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+            },
+        },
+    }

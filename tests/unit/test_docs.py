@@ -1,0 +1,37 @@
+"""What the documents name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shadowfault_operator.reasons import Reason
+from shadowfault_packaging.endings import PAGE, page
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+NAMED = re.compile(r"`(?:[\w/]*/)?(test_\w+\.py)(?:::(test_\w+))?`")
+LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_tests_a_page_names_exist(path: Path) -> None:
+    for file, name in NAMED.findall(path.read_text()):
+        found = [path.read_text() for path in ROOT.glob(f"tests/**/{file}")]
+        assert found, f"{path.name} names {file}"
+        assert any(f"def {name}" in text for text in found), f"{path.name} names {file}::{name}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_links_of_a_page_lead_somewhere(path: Path) -> None:
+    missing = [link for link in LINK.findall(path.read_text()) if not (path.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_page_of_endings_is_current() -> None:
+    """`make chart-readme` writes it anew."""
+    text = PAGE.read_text()
+    assert text == page()
+    assert all(f"`{reason.title}`" in text for reason in Reason)
