@@ -90,6 +90,8 @@ class Interposer:
         self._open: set[asyncio.Transport] = set()
         self._watches_flow = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
+        self._under_way = 0
+        self._answered_at = 0.0
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._hold_back: Callable[[Request], float] = lambda _: 0.0
@@ -128,8 +130,10 @@ class Interposer:
         self.mend()
 
     def quiet(self, seconds: float = 0.3) -> bool:
-        """Whether no request, watches aside, has come for that long."""
-        return bool(self.requests) and time.monotonic() - self.requests[-1].at >= seconds
+        """Whether no request, watches aside, has come for that long, and none waits for its answer."""
+        if not self.requests or self._under_way:
+            return False
+        return time.monotonic() - max(self._answered_at, self.requests[-1].at) >= seconds
 
     def cut(self) -> None:
         """Nothing passes any more, and what is under way is cut."""
@@ -200,7 +204,12 @@ class Interposer:
         try:
             if incoming.query.get("watch") in {"true", "1"}:
                 return await self._watch(incoming)
-            return await self._pass(incoming, transport)
+            self._under_way += 1
+            try:
+                return await self._pass(incoming, transport)
+            finally:
+                self._under_way -= 1
+                self._answered_at = time.monotonic()
         finally:
             self._open.discard(transport)
 

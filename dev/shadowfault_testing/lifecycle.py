@@ -154,16 +154,18 @@ def check(case: Case, flow: Flow, where: str, *, lost_events: int = 0) -> None:
     listed = ground.api.request("GET", f"/api/v1/namespaces/{ground.namespace}/events")["items"]
     events = [item for item in listed if item["involvedObject"]["name"] == NAME]
     reasons = {item["reason"] for item in events}
-    assert sum(item["count"] for item in events) == len(reasons), where
-    assert reasons <= set(flow.events), where
-    assert len(flow.events) - len(reasons) <= lost_events, where
-    assert ground.generation(TARGET) == 1 + flow.rollouts, where
+    said = (where, sorted((item["reason"], item["message"]) for item in events))
+    assert sum(item["count"] for item in events) == len(reasons), said
+    assert reasons <= set(flow.events), said
+    assert len(flow.events) - len(reasons) <= lost_events, said
+    generation = ground.generation(TARGET)
+    assert generation == 1 + flow.rollouts, (where, ground.status(NAME))
     if flow.done in {Case.running, Case.lowered}:
         env = ground.env(TARGET)
         assert env["CHAOS_ENABLED"] == {"value": "true"}, where
         assert env["CHAOS_EXPERIMENT_UID"]["value"] == ground.experiment(NAME)["metadata"]["uid"], where  # type: ignore[index]
         kept = {item["name"]: item.get("valueFrom") for item in ground.status(NAME)["original"][0]["env"]}
-        assert kept.keys() == {"CHAOS_ENABLED", "CHAOS_SEED"}, where
+        assert kept.keys() == {"CHAOS_ENABLED", "CHAOS_SEED"}, (where, kept)
     else:
         restored(case, flow, spec, where)
 

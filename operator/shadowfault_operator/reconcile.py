@@ -172,16 +172,20 @@ class Reconciler:
         experiment, status = view.experiment, action.status
         if status.phase is Phase.RECOVERING:
             self._disarm_once(view, status)
+        # Stored first: in a conflict another has moved it on, and nobody is told what did not happen.
         try:
-            written, _ = await asyncio.gather(
-                self._experiments.set_status(experiment, status), self._announce(experiment, action.announce)
-            )
+            written = await self._experiments.set_status(experiment, status)
         except RefusedError as error:
             if action.required:
                 raise
             # An object that the schema no longer takes is ended and released all the same.
             _log.warning("status not stored", experiment=str(experiment.key), error=str(error))
             written = experiment.with_status(status)
+        except UnavailableError:
+            # It may be stored, and whoever looks next has no reason to announce it then.
+            await self._announce(experiment, action.announce)
+            raise
+        await self._announce(experiment, action.announce)
         if written.status.phase is not experiment.status.phase:
             self._count(written)
         return self._seen(view, written)
