@@ -41,9 +41,12 @@ cluster: $(STAMP) ## Start a local cluster named dev
 cluster-down: $(STAMP) ## Stop the local cluster named dev
 	@$(BIN)/shadowfault cluster down
 
-test: $(STAMP) ## Unit, API, PostgreSQL and cluster tests (ARGS="-k name" narrows)
+# Each has a control plane and a PostgreSQL of its own; much of the time it waits for them.
+WORKERS ?= 2
+
+test: $(STAMP) ## Unit, API, PostgreSQL and cluster tests (ARGS="-k name" narrows, WORKERS=0 is one after the other)
 	@$(BIN)/python -m shadowfault_cluster.controlplane_build
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 e2e: $(STAMP) ## Everything a user is promised, on a kind cluster of its own (needs Docker, kind, kubectl, helm)
 	@$(BIN)/pytest tests/e2e --timeout 900 $(ARGS)
