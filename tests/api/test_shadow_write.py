@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 import shadowfault
@@ -276,6 +277,21 @@ async def test_a_write_overtaken_at_another_replica_is_settled_once(start: Start
     late = await outbox.record([], [FailedWrite(row, Failure("injected"))])
     assert late == Settled([], [])
     assert len(one.evidence()) == 1
+
+
+async def test_a_failure_is_dated_when_it_happened_and_not_when_it_was_recorded(start: Start) -> None:
+    """The primary may be away in between, and a fault is never dated after the deadline it kept."""
+    service = await start(chaos=EVERYTHING_FAILS)
+    await _paused(service)
+    await service.create()
+    writer = service.resources.writer
+    outcome = await writer._settler.attempt([writer._queue.get_nowait().entry])
+    by_then = datetime.now(UTC)
+    await writer._settler.record(outcome)
+    engine = create_sync_engine(service.databases.primary)
+    with engine.connect() as connection:
+        assert connection.execute(select(evidence_records.c.occurred_at)).scalar_one() <= by_then
+    engine.dispose()
 
 
 async def test_a_write_made_and_not_recorded_is_no_failure_the_second_time(service: Service) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -70,12 +71,14 @@ class Settler:
             return outcome
         to_write: list[OutboxEntry] = []
         for entry in entries:
-            began = time.monotonic()
+            # Taken before the decision, so that no fault is dated after the deadline it kept.
+            began, at = time.monotonic(), datetime.now(UTC)
             failure = self._decide(entry)
             if failure is None:
                 to_write.append(entry)
             else:
-                self._note_failure(outcome, entry, failure, time.monotonic() - began)
+                outcome.failed.append(FailedWrite(entry, failure, at))
+                self._observe(entry, time.monotonic() - began, success="false")
         await self._write(to_write, outcome, begin_before)
         return outcome
 

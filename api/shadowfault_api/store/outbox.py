@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, or_, select, tuple_, update
@@ -33,12 +34,17 @@ class Failure:
     sql_state: str | None = None
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class FailedWrite:
-    """An entry and why its shadow write failed."""
+    """An entry, and why and when its shadow write failed: the record may come long after."""
 
     entry: OutboxEntry
     failure: Failure
+    at: datetime = field(default_factory=_now, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,7 @@ def _evidence(write: FailedWrite) -> dict[str, Any]:
             "errorClass": failure.error_class,
             "sqlState": failure.sql_state,
         },
+        occurred_at=write.at,
     )
     return record.row()
 
