@@ -115,6 +115,7 @@ async def test_it_is_the_same_from_every_replica_and_after_every_restart(start: 
     assert await complete(second) == account
     later = await start()
     later.shadow("DELETE FROM listings")
+    later.primary("UPDATE discrepancies SET cause = 'unexplained'")
     assert await ask(later) == (200, account)
     runs = later.primary("SELECT id FROM job_runs")
     assert len(runs) == 1
@@ -213,6 +214,16 @@ async def test_the_last_word_comes_at_the_end_of_a_process_too(start: Start) -> 
     await tally.stop(5)
     figures = "SELECT requests FROM experiment_processes WHERE closed_at IS NOT NULL"
     assert service.primary(figures) == [{"requests": 1}]
+
+
+async def test_a_disarm_is_written_down_at_once(start: Start) -> None:
+    service = await start(chaos=CHAOS)
+    figures = "SELECT closed_at FROM experiment_processes WHERE counted_at > opened_at"
+    # From its next look on it would not look again by itself.
+    service.resources.tally._every_seconds = 3600
+    await until(lambda: service.primary(figures) == [{"closed_at": None}])
+    await disarmed(service)
+    await until(lambda: service.primary(figures)[0]["closed_at"] is not None)
 
 
 async def test_a_database_that_is_away_stops_no_process(
