@@ -143,7 +143,8 @@ class HttpAccounts:
             seen = await self._surroundings.serving(experiment.key.namespace, target)
         except (ApiError, UnavailableError) as error:
             _log.warning("pods to ask not listed", experiment=str(experiment.key), error=str(error))
-            return Finding.UNREACHABLE
+            # An API server that is away says nothing about the target.
+            return Finding.NOT_IN_TIME if isinstance(error, UnavailableError) else Finding.UNREACHABLE
         if not seen.any:
             return None
         worst = Finding.NO_POD

@@ -109,6 +109,9 @@ async def test_the_answer_comes_later_and_is_about_this_experiment(scene: Any) -
         at.accounts.ask(at.experiment, at.target)
         key = at.experiment.key
         assert (at.asked, at.accounts.answer(key, at.experiment.uid)) == ([], None)
+        under_way = at.accounts._asking[key]
+        at.accounts.ask(at.experiment, at.target)
+        assert at.accounts._asking[key] is under_way
         assert await at.answer() == GOOD
         assert at.asked == [("127.0.0.1", {"experiment": "experiment-uid"})] * 3
         assert at.accounts.answer(key, "a later one of the same name") is None
@@ -168,7 +171,9 @@ async def test_nobody_there_is_soon_an_answer(scene: Any) -> None:
 
 
 async def test_an_api_server_that_is_away_is_waited_for(scene: Any) -> None:
-    async with bench(scene, [GOOD.document()], [UnavailableError("away"), pods("127.0.0.1")]) as at:
+    looks = [*([UnavailableError("away")] * 5), pods("127.0.0.1")]
+    ticks = iter(range(0, 100_000, 50))
+    async with bench(scene, [GOOD.document()], looks, lambda: next(ticks)) as at:
         assert await at.answer() == GOOD
 
 
