@@ -12,6 +12,9 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy import exc
 
+from shadowfault_api.accounts.accounting import Accounting
+from shadowfault_api.accounts.store import AccountStore
+from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.evidence.sealing import Sealing
 from shadowfault_api.http import admin, listings, operations, problems
 from shadowfault_api.http.middleware import RequestMiddleware
@@ -31,7 +34,7 @@ from shadowfault_api.store.primary import ListingStore, Primary
 from shadowfault_api.store.shadow import Shadow
 from shadowfault_api.store.urls import create_asynchronous_engine
 from shadowfault_api.tracing import NoTracing
-from shadowfault_api.verification import verification
+from shadowfault_api.verification import going_on, verification
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,6 +65,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _migrate_primary(settings)
+        await resources.tally.start()
         await resources.writer.start()
         resources.jobs.start()
         if sealing is not None:
@@ -71,6 +75,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
         finally:
             app.state.draining = True
             await resources.writer.stop(settings.shutdown_grace_seconds)
+            await resources.tally.stop(settings.shutdown_grace_seconds)
             await resources.jobs.stop(settings.shutdown_grace_seconds)
             if sealing is not None:
                 await asyncio.to_thread(sealing.stop, settings.shutdown_grace_seconds)
@@ -93,6 +98,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
     app.add_middleware(
         RequestMiddleware,
         metrics=resources.metrics,
+        tally=resources.tally,
         draining=lambda: bool(app.state.draining),
         tracing=path.tracing,
     )
@@ -142,6 +148,8 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
     )
     writer = ShadowWriter(path, Settler(path, injector), options)
     path.metrics.watch(lambda: writer.queue_depth, path.breaker)
+    runs, accounts = JobRuns(primary), AccountStore(primary)
+    jobs = Jobs(runs, verification(settings), settings.verifier_interval_seconds)
     return Resources(
         settings=settings,
         injector=injector,
@@ -150,7 +158,9 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
         listings=store,
         reads=Reads(store, path, injector),
         writer=writer,
-        jobs=Jobs(JobRuns(primary), verification(settings), settings.verifier_interval_seconds),
+        jobs=jobs,
+        tally=Tally(accounts, injector),
+        accounting=Accounting(accounts, jobs, runs, going_on(settings)),
         probe_deadline=Deadline(_PROBE_SECONDS),
         tracing=path.tracing,
     )

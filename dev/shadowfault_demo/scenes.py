@@ -212,6 +212,7 @@ class Story:
         await_rollout(self._ground.cluster, NAMESPACE, "api")
         self._stands_still("after-expiry")
         self._restored("the Deployment is what it was after expiry")
+        self._judged(run, failed)
         self._kubectl("-n", NAMESPACE, "delete", "chaosexperiment", run.name)
         return failed
 
@@ -278,6 +279,25 @@ class Story:
         found = self._staging.find("chaosexperiment", name) or {}
         status: dict[str, Any] = found.get("status", {})
         return status if status.get("phase") == "Finished" else None
+
+    def _judged(self, run: Run, failed: list[str]) -> None:
+        verdict = until("the verdict", lambda: self._verdict(run.name), seconds=60)
+        self._ledger.show(
+            f"kubectl get chaosexperiment {run.name} -o jsonpath={{.status.verdict}}", json.dumps(verdict)
+        )
+        account = verdict.get("account", {})
+        self._ledger.promise(
+            "It ends with a verdict, from the service's own account of it",
+            verdict["result"] == "Passed" and account["injected"] == len(failed),
+            f"{verdict['result']}, {verdict['reason']}: {account.get('injected')} of {len(failed)} faults"
+            f" accounted for, {account.get('unexplained')} discrepancies unexplained,"
+            f" {account.get('primaryErrors')} primary errors",
+        )
+
+    def _verdict(self, name: str) -> dict[str, Any] | None:
+        found = self._staging.find("chaosexperiment", name) or {}
+        verdict: dict[str, Any] | None = found.get("status", {}).get("verdict")
+        return verdict
 
     def _settle(self) -> None:
         until(

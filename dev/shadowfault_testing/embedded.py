@@ -88,5 +88,6 @@ class EmbeddedOperator:
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
+        await parts.accounts.close()
         await parts.client.close()
         await parts.disarmer.close()

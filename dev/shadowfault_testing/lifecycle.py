@@ -60,9 +60,11 @@ class Case:
         return self.phase() == "Running"
 
     def finished(self) -> bool:
+        """Finished, released and judged; nobody runs the pods, so that nobody can be asked."""
         found = self.ground.experiment(NAME)
+        status = (found or {}).get("status", {})
         settled = found is not None and "finalizers" not in found["metadata"]
-        return settled and (found or {})["status"].get("phase") == "Finished"
+        return settled and status.get("phase") == "Finished" and "verdict" in status
 
     def gone(self) -> bool:
         return self.ground.experiment(NAME) is None
@@ -120,18 +122,20 @@ FLOWS = {
         Case.gone, Case.delete, events=("Accepted", "Deleted", "Injected", "Recovered"), conflicts=True
     ),
     "suspend": Flow(
-        Case.finished, Case.suspend, events=("Accepted", "Injected", "Recovered", "SuspendedWhileRunning")
+        Case.finished,
+        Case.suspend,
+        events=("Accepted", "Injected", "Recovered", "SuspendedWhileRunning", "VerdictInconclusive"),
     ),
     "expiry": Flow(
         Case.finished,
         lambda _: None,
         now=in_an_hour,
-        events=("Accepted", "Expired", "Injected", "Recovered"),
+        events=("Accepted", "Expired", "Injected", "Recovered", "VerdictInconclusive"),
     ),
     "override": Flow(
         Case.finished,
         Case.override,
-        events=("Accepted", "Injected", "Overridden", "Recovered"),
+        events=("Accepted", "Injected", "Overridden", "Recovered", "VerdictInconclusive"),
         theirs={"CHAOS_ENABLED": "0"},
         rollouts=3,
     ),

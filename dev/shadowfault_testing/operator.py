@@ -233,6 +233,10 @@ class Ground:
     def set_status(self, name: str, changes: Json | None) -> None:
         self.api.request("PATCH", experiments(self.namespace, name) + "/status", {"status": changes}, MERGE)
 
+    def run_events(self, name: str) -> list[str]:
+        """Those up to the end of the run: the verdict follows when it can be told."""
+        return [reason for reason in self.events(name) if not reason.startswith("Verdict")]
+
     def events(self, name: str) -> list[str]:
         """Reasons of the Events on an experiment, each as often as there is one."""
         listed = self.api.request("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]

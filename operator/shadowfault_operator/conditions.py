@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shadowfault_operator.durations import format_instant
-from shadowfault_operator.model import Phase
+from shadowfault_operator.model import VERDICT, Phase
+from shadowfault_operator.verdict import Result
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from shadowfault_operator.model import Json
+    from shadowfault_operator.verdict import Verdict
 
 TYPES: Final = ("Ready", "Reconciling", "Stalled", "Injected", "Recovered", "Refused")
 
@@ -26,6 +28,9 @@ _TRUE: Final[dict[Phase, frozenset[str]]] = {
     Phase.FINISHED: frozenset({"Ready", "Recovered"}),
     Phase.REFUSED: frozenset({"Stalled", "Refused"}),
 }
+
+# Beside them, once a run is over and judged; readers of the kstatus conditions have no part in it.
+_JUDGED: Final = {Result.PASSED: "True", Result.FAILED: "False", Result.INCONCLUSIVE: "Unknown"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,16 @@ class Conditions:
         others = (item for item in self.previous if item.get("type") != "Stalled")
         return (*others, self._one("Stalled", True, reason, message))
 
+    def judged(self, verdict: Verdict) -> tuple[Json, ...]:
+        """The previous ones and the verdict: True passed, False failed, Unknown is inconclusive."""
+        others = (item for item in self.previous if item.get("type") != VERDICT)
+        status = _JUDGED[verdict.result]
+        return (*others, self._with(VERDICT, status, verdict.reason, verdict.message))
+
     def _one(self, kind: str, true: bool, reason: str, message: str) -> Json:
-        status = "True" if true else "False"
+        return self._with(kind, "True" if true else "False", reason, message)
+
+    def _with(self, kind: str, status: str, reason: str, message: str) -> Json:
         before = next((item for item in self.previous if item.get("type") == kind), {})
         since = before.get("lastTransitionTime") if before.get("status") == status else None
         return {

@@ -8,7 +8,7 @@ target had is stored before the target is touched, the reason of an end before a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shadowfault.config import EXPIRES_AT, FAIL_RATE
 from shadowfault_operator.conditions import Conditions
@@ -25,6 +25,7 @@ from shadowfault_operator.injection import (
 from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status
 from shadowfault_operator.nets import NETS, Objection, chosen_container
 from shadowfault_operator.reasons import Reason
+from shadowfault_operator.verdict import Finding, Result, judge
 from shadowfault_operator.view import UnknownError, View
 
 if TYPE_CHECKING:
@@ -34,12 +35,22 @@ if TYPE_CHECKING:
     from shadowfault_operator.model import Json
     from shadowfault_operator.target import Target
 
+_VERDICTS: Final = {
+    Result.PASSED: Reason.VERDICT_PASSED,
+    Result.FAILED: Reason.VERDICT_FAILED,
+    Result.INCONCLUSIVE: Reason.VERDICT_INCONCLUSIVE,
+}
+
 
 @dataclass(frozen=True)
 class Rest:
-    """Nothing to do before `until`, or before something changes."""
+    """Nothing to do before `until`, or before something changes.
+
+    `ask`: meanwhile the target is to be asked for the account; its answer is something that changes.
+    """
 
     until: datetime | None = None
+    ask: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,19 @@ def _settle(view: View, now: datetime) -> Action:
         return RemoveFinalizer()
     if not experiment.deleting and status.observed_generation != experiment.generation:
         return Transition(replace(status, observed_generation=experiment.generation))
-    return Rest()
+    return _judge(view, now) if experiment.unjudged else Rest()
+
+
+def _judge(view: View, now: datetime) -> Action:
+    """Restored and released, so that nobody waits for this: the verdict, from the target's own account."""
+    experiment, status = view.experiment, view.experiment.status
+    answer = view.answer if view.target is not None else Finding.TARGET_GONE
+    if answer is None:
+        return Rest(ask=True)
+    verdict = judge(answer, now)
+    conditions = Conditions(status.conditions, experiment.generation, now).judged(verdict)
+    said = Objection(_VERDICTS[verdict.result], f"{verdict.reason}: {verdict.message}")
+    return Transition(replace(status, verdict=verdict, conditions=conditions), announce=said)
 
 
 def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
@@ -269,7 +292,10 @@ def _refuse(experiment: Experiment, objection: Objection, now: datetime) -> Tran
 def _end(
     experiment: Experiment, objection: Objection, now: datetime, *, injection: Injection | None = None
 ) -> Transition:
-    status = experiment.status if injection is None else replace(experiment.status, injection=injection)
+    # What ends once more is judged once more.
+    status = replace(experiment.status, verdict=None)
+    if injection is not None:
+        status = replace(status, injection=injection)
     return _advance(experiment, status, Phase.RECOVERING, objection, now)
 
 

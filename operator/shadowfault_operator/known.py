@@ -50,7 +50,10 @@ class Known:
             target=target,
             phase=status.phase,
             started=status.injection is not None,
-            unsettled=status.phase is None or not status.phase.final or experiment.has_finalizer,
+            unsettled=status.phase is None
+            or not status.phase.final
+            or experiment.has_finalizer
+            or experiment.unjudged,
             created_at=format_instant(experiment.created_at),
         )
         if target is not None:

@@ -25,7 +25,7 @@ from shadowfault_operator.model import (
     status_document,
 )
 from shadowfault_operator.nets import Namespace, Objection
-from shadowfault_operator.ports import Pod
+from shadowfault_operator.ports import Pod, Serving
 from shadowfault_operator.target import MANAGER, RESTORE_MANAGER, Target
 
 if TYPE_CHECKING:
@@ -160,6 +160,27 @@ class KubeSurroundings:
             for item in answer.get("items") or ()
             if item.get("status", {}).get("podIP")
         ]
+
+    async def serving(self, namespace: str, target: Target) -> Serving:
+        params = {"labelSelector": label_selector(target.selector)}
+        answer = await self._client.request("GET", f"/api/v1/namespaces/{namespace}/pods", params=params)
+        items = answer.get("items") or ()
+        # The newest first: it is not about to go with the rollout that put the target back.
+        ready = sorted((item for item in items if _is_ready(item)), key=_created, reverse=True)
+        return Serving(
+            tuple(Pod(item["metadata"]["name"], item["status"]["podIP"]) for item in ready), bool(items)
+        )
+
+
+def _is_ready(pod: Json) -> bool:
+    status = pod.get("status") or {}
+    conditions = status.get("conditions") or ()
+    ready = any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
+    return ready and bool(status.get("podIP")) and "deletionTimestamp" not in pod["metadata"]
+
+
+def _created(pod: Json) -> tuple[str, str]:
+    return pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]
 
 
 class KubeAnnouncer:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from shadowfault_operator import logs
+from shadowfault_operator.accounts import HttpAccounts
 from shadowfault_operator.client import ApiClient
 from shadowfault_operator.clock import Clock
 from shadowfault_operator.connection import connection
@@ -69,6 +70,7 @@ class Assembly:
     known: Known
     metrics: Metrics
     disarmer: HttpDisarmer
+    accounts: HttpAccounts
     controller: Controller
     sweeper: Sweeper
     halt: Halt
@@ -83,6 +85,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
     targets = KubeTargets(client, settings.namespaces)
     surroundings = KubeSurroundings(client)
     disarmer = HttpDisarmer(surroundings, metrics)
+    accounts = HttpAccounts(surroundings, clock, done=lambda key: controller.enqueue(key))  # noqa: PLW0108 - made below
     halt = Halt(client, settings.namespace, changed=lambda: controller.enqueue_all())  # noqa: PLW0108 - made below
     controller = Controller(
         reconciler=Reconciler(
@@ -91,6 +94,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
             surroundings=surroundings,
             announcer=KubeAnnouncer(client),
             disarmer=disarmer,
+            accounts=accounts,
             known=known,
             metrics=metrics,
             clock=clock,
@@ -104,7 +108,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         resync_seconds=settings.resync_seconds,
     )
     sweeper = Sweeper(experiments, targets, metrics, every_seconds=settings.resync_seconds)
-    return Assembly(client, known, metrics, disarmer, controller, sweeper, halt)
+    return Assembly(client, known, metrics, disarmer, accounts, controller, sweeper, halt)
 
 
 async def _operate(settings: Settings) -> None:
@@ -115,6 +119,7 @@ async def _operate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.client.close)
         stack.push_async_callback(parts.disarmer.close)
+        stack.push_async_callback(parts.accounts.close)
         port = await stack.enter_async_context(serve(settings.host, settings.port, metrics, started.is_set))
         _log.info("serving health and metrics", host=settings.host, port=port)
         # Kopf ends every task that began after it: those that must outlive it are made before.

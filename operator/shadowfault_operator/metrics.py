@@ -48,6 +48,12 @@ class Metrics:
             buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
             registry=self.registry,
         )
+        self.verdicts = Counter(
+            "shadowfault_verdicts_total",
+            "Verdicts on experiments that are over.",
+            ["result"],
+            registry=self.registry,
+        )
         self.disarms = Counter(
             "shadowfault_disarm_requests_total",
             "Requests to pods to stop injecting.",

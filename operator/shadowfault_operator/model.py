@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from shadowfault import Scope
 from shadowfault_operator.durations import format_instant, parse_duration, parse_instant
+from shadowfault_operator.verdict import Verdict, parse_verdict, verdict_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ KIND: Final = "ChaosExperiment"
 PLURAL: Final = "chaosexperiments"
 FINALIZER: Final = "chaos.shadowfault.dev/recovery"
 ALLOWED_LABEL: Final = "chaos.shadowfault.dev/allowed"
+VERDICT: Final = "Verdict"
 MAX_DURATION: Final = timedelta(hours=4)
 
 Json: TypeAlias = dict[str, Any]
@@ -148,6 +150,7 @@ class Status:
     expires_at: datetime | None = None
     finished_at: datetime | None = None
     injection: Injection | None = None
+    verdict: Verdict | None = None
     conditions: tuple[Json, ...] = ()
 
 
@@ -164,6 +167,18 @@ class Experiment:
     finalizers: tuple[str, ...]
     spec: Spec | InvalidSpec
     status: Status
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a verdict. A schema older than verdicts keeps only its condition."""
+        status = self.status
+        return status.verdict is not None or any(item.get("type") == VERDICT for item in status.conditions)
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether a verdict is due: on what has run, is restored, and is not about to go."""
+        ran = self.status.phase is Phase.FINISHED and self.status.injection is not None
+        return ran and not self.deleting and not self.judged
 
     @property
     def has_finalizer(self) -> bool:
@@ -206,6 +221,7 @@ def parse_status(raw: object) -> Status:
         expires_at=read("expiresAt", parse_instant),
         finished_at=read("finishedAt", parse_instant),
         injection=read("injected", lambda injected: _parse_injection(raw, injected)),
+        verdict=read("verdict", parse_verdict),
         conditions=tuple(item for item in conditions if isinstance(item, dict))
         if isinstance(conditions, list)
         else (),
@@ -279,5 +295,6 @@ def status_document(status: Status) -> Json:
                 ],
             }
         ],
+        "verdict": status.verdict and verdict_document(status.verdict),
         "conditions": list(status.conditions),
     }

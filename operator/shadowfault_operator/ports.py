@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from datetime import datetime
 
+    from shadowfault.account import Account
     from shadowfault_operator.environment import ConfigMaps
     from shadowfault_operator.injection import Overlay
     from shadowfault_operator.model import Experiment, Json, Key, Status
     from shadowfault_operator.nets import Namespace, Objection
     from shadowfault_operator.target import Target
+    from shadowfault_operator.verdict import Finding
 
 
 class Experiments(Protocol):
@@ -50,6 +52,14 @@ class Pod:
     address: str
 
 
+@dataclass(frozen=True)
+class Serving:
+    """The ready pods of a target, newest first, and whether there is any pod at all."""
+
+    ready: tuple[Pod, ...] = ()
+    any: bool = False
+
+
 class Surroundings(Protocol):
     """What is around a target."""
 
@@ -58,6 +68,8 @@ class Surroundings(Protocol):
     async def config_maps(self, namespace: str, names: Iterable[str]) -> ConfigMaps: ...
 
     async def pods(self, namespace: str, target: Target) -> list[Pod]: ...
+
+    async def serving(self, namespace: str, target: Target) -> Serving: ...
 
 
 class Announcer(Protocol):
@@ -70,3 +82,13 @@ class Disarmer(Protocol):
     """Tells pods to stop injecting. Returns at once."""
 
     def disarm(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None: ...
+
+
+class Accounts(Protocol):
+    """Asks targets for the accounts of experiments. Returns at once; the experiment is looked at again."""
+
+    def ask(self, experiment: Experiment, target: Target) -> None: ...
+
+    def answer(self, key: Key, experiment_uid: str) -> Account | Finding | None: ...
+
+    def forget(self, key: Key) -> None: ...

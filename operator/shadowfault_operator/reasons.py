@@ -86,6 +86,15 @@ class Reason(Enum):
     )
     DUPLICATE_ENV = ("DuplicateEnvironment", EventType.WARNING, "the container lists a variable twice")
 
+    # The verdict on a run that is over; why it is that is in status.verdict.reason
+    VERDICT_PASSED = ("VerdictPassed", EventType.NORMAL, "everything that happened is explained")
+    VERDICT_FAILED = (
+        "VerdictFailed",
+        EventType.WARNING,
+        "discrepancies are unexplained, or users saw errors",
+    )
+    VERDICT_INCONCLUSIVE = ("VerdictInconclusive", EventType.NORMAL, "the run shows neither")
+
     # The operator cannot go on for now and tries again
     API_REFUSED = ("ApiRefused", EventType.WARNING, "the API server refuses what the operator has to do")
 

@@ -41,7 +41,14 @@ if TYPE_CHECKING:
     from shadowfault_operator.metrics import Metrics
     from shadowfault_operator.model import Status
     from shadowfault_operator.nets import Namespace
-    from shadowfault_operator.ports import Announcer, Disarmer, Experiments, Surroundings, Targets
+    from shadowfault_operator.ports import (
+        Accounts,
+        Announcer,
+        Disarmer,
+        Experiments,
+        Surroundings,
+        Targets,
+    )
     from shadowfault_operator.target import Target
 
 _log = structlog.get_logger(__name__)
@@ -64,6 +71,7 @@ class Reconciler:
         surroundings: Surroundings,
         announcer: Announcer,
         disarmer: Disarmer,
+        accounts: Accounts,
         known: Known,
         metrics: Metrics,
         clock: Clock,
@@ -74,6 +82,7 @@ class Reconciler:
         self._surroundings = surroundings
         self._announcer = announcer
         self._disarmer = disarmer
+        self._accounts = accounts
         self._known = known
         self._metrics = metrics
         self._now = clock.wall
@@ -92,10 +101,13 @@ class Reconciler:
         for _ in range(_MOST_STEPS):
             if view is None:
                 self._known.forget(key)
+                self._accounts.forget(key)
                 self._clock.forget(key)
                 return None
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
+                if action.ask and view.target is not None:
+                    self._accounts.ask(view.experiment, view.target)
                 if action.until is None:
                     self._clock.forget(key)
                 return action.until
@@ -127,6 +139,7 @@ class Reconciler:
             config_maps=await self._config_maps(key.namespace, target),
             rivals=self._known.rivals(experiment),
             halt=self._halt(),
+            answer=self._accounts.answer(key, experiment.uid),
         )
 
     async def _namespace(self, name: str) -> Namespace | None:
@@ -188,6 +201,9 @@ class Reconciler:
         await self._announce(experiment, action.announce)
         if written.status.phase is not experiment.status.phase:
             self._count(written)
+        if status.verdict is not None and not experiment.judged:
+            self._accounts.forget(experiment.key)
+            self._metrics.verdicts.labels(status.verdict.result.value).inc()
         return self._seen(view, written)
 
     def _disarm_once(self, view: View, status: Status) -> None:

@@ -9,10 +9,12 @@ from shadowfault_operator.halt import LIFTED, HaltState
 from shadowfault_operator.nets import Net, Objection, Rival, Situation, first_objection
 
 if TYPE_CHECKING:
+    from shadowfault.account import Account
     from shadowfault_operator.environment import ConfigMaps
     from shadowfault_operator.model import Experiment
     from shadowfault_operator.nets import Namespace
     from shadowfault_operator.target import Target
+    from shadowfault_operator.verdict import Finding
 
 
 class UnknownError(Exception):
@@ -25,6 +27,7 @@ class View:
 
     `namespace` and `config_maps` are None when they could not be read just now. `untouched` is true when the
     API server has refused our injection in this very pass, so that what the target lacks was never there.
+    `answer` is what the target said when it was asked for the account, None where it was not, or not yet.
     """
 
     experiment: Experiment
@@ -34,6 +37,7 @@ class View:
     rivals: tuple[Rival, ...] = ()
     untouched: bool = False
     halt: HaltState = LIFTED
+    answer: Account | Finding | None = None
 
     def objection(self, nets: tuple[Net, ...]) -> Objection | None:
         """What the nets say.

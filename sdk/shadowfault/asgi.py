@@ -1,4 +1,4 @@
-"""Disarm, health and metrics for any ASGI application, in one line. Standard library only.
+"""Disarm, health, metrics and accounts for any ASGI application, in one line. Standard library only.
 
 app = ChaosMiddleware(app, shadowfault.boot())
 """
@@ -6,10 +6,12 @@ app = ChaosMiddleware(app, shadowfault.boot())
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from shadowfault.account import PATH, UID_PATTERN, VERIFYING, Account
 from shadowfault.control import FAULTS_METRIC, Disarming, disarm, exposition, health
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Gives the account of the experiment with this UID: None while it is being made, LookupError where there is
+# none. It is asked again every few seconds, of any replica, and must not begin anew each time.
+AccountOf: TypeAlias = Callable[[str], Awaitable[Account | None]]
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
@@ -43,9 +48,12 @@ class ChaosMiddleware:
     GET `health` and GET `metrics` ask the application first: a JSON object gets the member `chaos`, and an
     exposition gets `chaos_injected_faults_total`, unless it has them. Any other answer but an error of the
     server (5xx) gives way to a document with nothing else in it.
+
+    With `account_of` POST `account` answers for an experiment that is over (`{"experiment": "..."}`), which
+    gives it a verdict. Without it the application is asked, as for any path.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an argument for each path
         self,
         app: App,
         injector: FaultInjector | None,
@@ -53,6 +61,8 @@ class ChaosMiddleware:
         health: str | None = "/health",
         metrics: str | None = "/metrics",
         disarm: str | None = "/chaos/disarm",
+        account: str | None = PATH,
+        account_of: AccountOf | None = None,
     ) -> None:
         self._app = app
         self._injector = injector
@@ -61,6 +71,9 @@ class ChaosMiddleware:
             ("GET", metrics): self._metrics,
             ("POST", disarm): self._disarm,
         }
+        self._account_of = account_of
+        if account_of is not None:
+            self._routes["POST", account] = self._account
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection's event stream."""
@@ -93,7 +106,7 @@ class ChaosMiddleware:
         await answer.send(send)
 
     async def _disarm(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        uid = _experiment_uid(await _body(receive))
+        uid = _member(await _body(receive), "experimentUid")
         if uid is None:
             expected = 'Send {"experimentUid": "..."}: the UID of the ChaosExperiment to stop.'
             answer = _Answer.problem(HTTPStatus.UNPROCESSABLE_ENTITY, expected)
@@ -105,6 +118,26 @@ class ChaosMiddleware:
                 )
             else:
                 answer = _Answer.of(json.dumps({"disarmed": outcome is Disarming.STOPPED}), _JSON)
+        await answer.send(send)
+
+    async def _account(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        uid = _member(await _body(receive), "experiment")
+        if uid is None or self._account_of is None or not re.fullmatch(UID_PATTERN, uid):
+            expected = 'Send {"experiment": "..."}: the UID of the ChaosExperiment to account for.'
+            answer = _Answer.problem(HTTPStatus.UNPROCESSABLE_ENTITY, expected)
+        else:
+            try:
+                given = await self._account_of(uid)
+            except LookupError:
+                answer = _Answer.problem(
+                    HTTPStatus.NOT_FOUND, "Nothing here was under an experiment with this UID."
+                )
+            else:
+                answer = (
+                    _Answer.of(json.dumps({"state": VERIFYING}), _JSON, HTTPStatus.ACCEPTED.value)
+                    if given is None
+                    else _Answer.of(json.dumps(given.document()), _JSON)
+                )
         await answer.send(send)
 
 
@@ -198,10 +231,10 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-def _experiment_uid(body: bytes) -> str | None:
+def _member(body: bytes, name: str) -> str | None:
     try:
         document = json.loads(body) if len(body) <= _LARGEST_BODY else None
     except ValueError:
         return None
-    uid = document.get("experimentUid") if isinstance(document, dict) else None
+    uid = document.get(name) if isinstance(document, dict) else None
     return uid if isinstance(uid, str) and 0 < len(uid) <= _LONGEST_UID else None

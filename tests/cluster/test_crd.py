@@ -319,17 +319,19 @@ def test_printer_columns(server: ApiServer, namespace: str) -> None:
         "expiresAt": "2999-01-31T12:15:00Z",
         "seed": "abc",
         "effectiveRate": 0.05,
+        "verdict": {"result": "Passed", "reason": "AllExplained", "time": "2026-03-01T12:00:00Z"},
     }
     assert server.merge(f"{path}/status", {"status": status}).accepted
     columns, row = table(server, path)
     narrow = [column["name"] for column in columns if not column["priority"]]
-    assert narrow == ["Name", "Phase", "Reason", "Target", "Rate", "Scope", "Expires", "Age"]
+    assert narrow == ["Name", "Phase", "Reason", "Verdict", "Target", "Rate", "Scope", "Expires", "Age"]
     age = row.pop("Age")
     assert age.endswith("s")
     assert row == {
         "Name": "printed",
         "Phase": "Running",
         "Reason": "Injected",
+        "Verdict": "Passed",
         "Target": "api",
         "Rate": 0.25,
         "Scope": "shadow_write_only",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import shadowfault
 from shadowfault_demo.observe import DISCREPANCIES_SQL, FAILURES_SQL
 from shadowfault_demo.traffic import create_listings, request_ids
+from shadowfault_testing.api import eventually
 
 if TYPE_CHECKING:
     from shadowfault_testing.product import Product
@@ -56,6 +57,15 @@ def test_an_experiment_from_apply_to_verdict(staging: Product) -> None:
     staging.await_phase("life", "Finished", "SuspendedWhileRunning")
     staging.rolled_out()
     assert staging.template() == before
+
+    verdict = eventually("the verdict", lambda: staging.status("life").get("verdict"), seconds=120)
+    assert (verdict["result"], verdict["reason"]) == ("Passed", "AllExplained"), verdict
+    told = verdict["account"]
+    assert told["injected"] == len(expected)
+    assert told["explained"] == sum(told["discrepancies"].values()) >= len(expected)
+    assert (told["unexplained"], told["primaryErrors"], told["primaryRequests"]) == (0, 0, 200)
+    shown = staging.kubectl("get", "chaosexperiments.chaos.shadowfault.dev", "life").stdout
+    assert "Passed" in shown
 
 
 def test_the_cronjob_runs_every_quarter_of_an_hour(staging: Product) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shadowfault_operator.reasons import Reason
+from shadowfault_operator.verdict import Finding
 from shadowfault_packaging.endings import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +36,9 @@ def test_the_page_of_endings_is_current() -> None:
     text = PAGE.read_text()
     assert text == page()
     assert all(f"`{reason.title}`" in text for reason in Reason)
+
+
+def test_every_reason_of_a_verdict_is_explained() -> None:
+    text = (ROOT / "docs" / "verdict.md").read_text()
+    missing = [one.title for one in Finding if f"| `{one.title}` | {one.result} |" not in text]
+    assert missing == []

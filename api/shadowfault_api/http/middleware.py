@@ -10,6 +10,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.http import problems
 from shadowfault_api.http.context import InvalidRequestIdError, begin, request_id_of
 from shadowfault_api.logs import describe_exception
@@ -26,10 +27,11 @@ class RequestMiddleware:
     """Plain ASGI: a handler runs in the task, and so in the logging context, of its request."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool], tracing: Tracing
+        self, app: ASGIApp, metrics: Metrics, tally: Tally, draining: Callable[[], bool], tracing: Tracing
     ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tally = tally
         self._draining = draining
         self._tracing = tracing
 
@@ -64,6 +66,7 @@ class RequestMiddleware:
     def _report(self, scope: Scope, method: str, answer: "_Answer", seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         status = answer.status
+        self._tally.note(method, route, status)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_durations.labels(method, route).observe(seconds, exemplar(answer.request_id))
         if scope["path"] in _QUIET_PATHS and status < HTTPStatus.INTERNAL_SERVER_ERROR:

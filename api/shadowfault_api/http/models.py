@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from shadowfault.account import UID_PATTERN
 from shadowfault_api.entities import Listing
 from shadowfault_api.store.primary import Change
 
@@ -137,3 +138,34 @@ class Disarmed(_Model):
     """Whether an injector is disarmed now; false where none is installed."""
 
     disarmed: bool
+
+
+class AccountRequest(BaseModel):
+    """The body of POST /chaos/account: of which experiment, by its UID."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    experiment: Annotated[str, StringConstraints(pattern=UID_PATTERN)]
+
+
+class Verifying(_Model):
+    """The experiment is known; ask again in a moment."""
+
+    state: Literal["verifying"] = "verifying"
+
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class AccountDocument(_Model):
+    """What an experiment came to. A figure that is not known is null."""
+
+    state: Literal["complete"]
+    experiment: str
+    injected: _Count = Field(description="Shadow writes the experiment made to fail.")
+    shadow_failures: _Count = Field(description="All shadow writes that failed meanwhile, those among them.")
+    discrepancies: dict[str, _Count] = Field(description="What the verifier found of it, by type.")
+    explained: _Count
+    unexplained: _Count
+    primary_errors: _Count | None = Field(description="Writes of users answered with a 5xx meanwhile.")
+    primary_requests: _Count | None = Field(description="Writes users asked for meanwhile.")

@@ -1,14 +1,16 @@
-"""What operators and machines ask: /health, /ready, /metrics, /chaos/disarm."""
+"""What operators and machines ask: /health, /ready, /metrics, /chaos/disarm, /chaos/account."""
 
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from shadowfault import control
+from shadowfault_api.accounts.accounting import UnknownExperimentError
 from shadowfault_api.http import exposition
-from shadowfault_api.http.models import Disarm, Disarmed
-from shadowfault_api.http.problems import Problem, documented, unavailable
+from shadowfault_api.http.models import AccountDocument, AccountRequest, Disarm, Disarmed, Verifying
+from shadowfault_api.http.problems import RETRY_SECONDS, Problem, documented, unavailable
 from shadowfault_api.http.resources import Held
 from shadowfault_api.store.figures import read_figures
 
@@ -58,4 +60,29 @@ async def disarm(body: Disarm, held: Held) -> Disarmed:
     outcome = control.disarm(held.injector, body.experiment_uid)
     if outcome is control.Disarming.REFUSED:
         raise Problem(HTTPStatus.CONFLICT, "The faults of this process belong to another experiment.")
+    held.tally.hurry()
     return Disarmed(disarmed=outcome is control.Disarming.STOPPED)
+
+
+@router.post(
+    "/chaos/account",
+    responses={
+        **documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        HTTPStatus.ACCEPTED.value: {"model": Verifying, "description": "In the making; ask again."},
+    },
+    response_model=AccountDocument,
+    tags=["chaos"],
+)
+async def account(body: AccountRequest, held: Held) -> Response:
+    """Tell what an experiment came to, after one pass of the verifier begun after its end.
+
+    It tells numbers and changes nothing that anyone relies on: the experiment's UID is all it takes.
+    """
+    try:
+        given = await held.accounting.account(body.experiment)
+    except UnknownExperimentError as error:
+        raise Problem(HTTPStatus.NOT_FOUND, "Nothing here was under an experiment with this UID.") from error
+    if given is None:
+        headers = {"Retry-After": str(RETRY_SECONDS)}
+        return JSONResponse(Verifying().model_dump(), HTTPStatus.ACCEPTED, headers=headers)
+    return JSONResponse(dict(given))

@@ -6,6 +6,8 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from shadowfault import FaultInjector
+from shadowfault_api.accounts.accounting import Accounting
+from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.entities import Origin
 from shadowfault_api.http.context import client_request_id_of, request_id_of
 from shadowfault_api.jobs import Jobs
@@ -30,6 +32,8 @@ class Resources:
     reads: Reads
     writer: ShadowWriter
     jobs: Jobs
+    tally: Tally
+    accounting: Accounting
     probe_deadline: Deadline
     tracing: Tracing
 

@@ -185,6 +185,29 @@ job_runs: Final = Table(
     Index(None, "job", "started_at"),
 )
 
+# What a process served under an experiment; `closed_at` is its last word, without which the rest is unknown.
+experiment_processes: Final = Table(
+    "experiment_processes",
+    primary_metadata,
+    Column("experiment_uid", String(128), primary_key=True),
+    Column("process_id", uuid_text(), primary_key=True),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("counted_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+)
+
+# An account that was asked for: the verifier's run it waits for, and in the end the answer.
+experiment_accounts: Final = Table(
+    "experiment_accounts",
+    primary_metadata,
+    Column("experiment_uid", String(128), primary_key=True),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("run_id", uuid_text(), nullable=False),
+    Column("result", json_document()),
+)
+
 # A row with `deleted_at` is a tombstone: it holds nothing of the entity but its key and version, so that an
 # older write that comes late cannot bring the entity back.
 shadow_listings: Final = Table(

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_api.verifier.errors import AlreadyRunningError, UnreachableError
+from shadowfault_api.verifier.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-    from shadowfault_api.verifier.side import Side
-
 # Any constant; the service's own locks have the two keys before it.
 _LOCK_KEY: Final = 5_274_118_905
+_LOOK_SECONDS: Final = 5.0
 _LOCK_SUFFIX: Final = "-verify.lock"
 
 
@@ -42,6 +43,22 @@ def exclusive(primary: Side) -> Iterator[None]:
     """
     with _advisory_lock(primary) if primary.postgresql else _file_lock(primary):
         yield
+
+
+def held(primary_url: str) -> bool:
+    """Whether a verifier runs on this primary; one that begins while we look is refused, and tries again.
+
+    Raises:
+        VerificationError: it cannot be told.
+    """
+    engine = create_sync_engine(primary_url, timeout_seconds=_LOOK_SECONDS)
+    try:
+        with exclusive(Side("primary", engine, _LOOK_SECONDS)):
+            return False
+    except AlreadyRunningError:
+        return True
+    finally:
+        engine.dispose()
 
 
 def _refused(primary: Side) -> AlreadyRunningError:

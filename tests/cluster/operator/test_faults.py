@@ -168,6 +168,7 @@ def test_the_deadline_passes_in_a_network_cut(installed: Cluster, api: Api, betw
         assert case.running()
         between.mend()
         eventually("the end", case.finished)
+        eventually("no request", between.quiet)
         between.cut()
     check(case, FLOWS["expiry"], "network cut")
 
@@ -179,6 +180,7 @@ def test_a_clock_set_back_puts_nothing_off(installed: Cluster, api: Api, between
         eventually("the run", case.running)
         wall.jump(hours=-1)
         eventually("the end", case.finished)
+        eventually("no request", between.quiet)
         between.cut()
     check(case, FLOWS["expiry"], "set back")
 
@@ -194,5 +196,6 @@ def test_a_clock_set_ahead_ends_what_it_has_passed(installed: Cluster, api: Api,
         assert (case.running(), case.ground.generation(TARGET)) == (True, generation)
         wall.jump(minutes=2)
         eventually("the end", case.finished)
+        eventually("no request", between.quiet)
         between.cut()
     check(case, FLOWS["expiry"], "set ahead")

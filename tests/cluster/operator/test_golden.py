@@ -32,6 +32,12 @@ NOISE = {
 }
 
 
+def run_status(status: dict[str, Any]) -> dict[str, Any]:
+    """The status without the verdict, which follows when it can be told."""
+    conditions = [item for item in status["conditions"] if item["type"] != "Verdict"]
+    return {key: value for key, value in status.items() if key != "verdict"} | {"conditions": conditions}
+
+
 def seen(ground: Ground, target: str, name: str) -> dict[str, Any]:
     """What is compared: the containers without the API server's defaults, and the whole status."""
     containers = ground.pod_spec(target)["spec"]["containers"]
@@ -40,7 +46,7 @@ def seen(ground: Ground, target: str, name: str) -> dict[str, Any]:
             {key: item[key] for key in ("name", "image", "env") if key in item} for item in containers
         ],
         "generation": ground.generation(target),
-        "status": ground.status(name),
+        "status": run_status(ground.status(name)),
     }
     text = yaml.safe_dump(shown, sort_keys=False)
     for pattern, stable in NOISE.items():

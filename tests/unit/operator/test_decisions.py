@@ -334,7 +334,7 @@ def test_recovery_then_finished_then_the_finalizer(scene: Any) -> None:
     assert (condition(finished, "Ready"), condition(finished, "Recovered")) == ("True", "True")
     assert step(scene.view(finished)) == RemoveFinalizer()
     scene.metadata["finalizers"] = []
-    assert step(scene.view(finished)) == Rest()
+    assert step(scene.view(finished)) == Rest(ask=True)
 
 
 def test_one_patch_restores_everything_and_lets_go(scene: Any) -> None:

@@ -117,11 +117,11 @@ def test_left_alone_everything_is_as_it_was(originals: dict[str, str], asked: st
 
 @given(
     st.dictionaries(
-        st.text(max_size=12), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=6
+        st.text(max_size=12), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=7
     )
 )
 def test_no_status_can_break_the_parser(raw: dict[str, Any]) -> None:
-    keys = ["phase", "startedAt", "effectiveRate", "injected", "target", "conditions"]
+    keys = ["phase", "startedAt", "effectiveRate", "injected", "target", "conditions", "verdict"]
     shuffled = dict(zip(keys, raw.values(), strict=False)) | raw
     assert isinstance(parse_status(shuffled), Status)
 

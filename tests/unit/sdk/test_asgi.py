@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadowfault import ChaosConfig, FaultInjector, Scope, Surface
+from shadowfault.account import Account, parse_account
 from shadowfault.asgi import App, ChaosMiddleware, request_id
 from shadowfault.control import exposition
 
@@ -208,3 +209,48 @@ def test_a_request_id_is_the_one_the_client_sent(
     headers: list[tuple[bytes, bytes]], expected: str | None
 ) -> None:
     assert request_id({"headers": headers}) == expected
+
+
+# The account of an experiment that is over
+
+
+GIVEN = Account("uid-1", 3, 4, {"missing_in_shadow": 3}, 3, 0, None, None)
+
+
+def accounting(app: App, given: Account | None = GIVEN) -> App:
+    async def account_of(uid: str) -> Account | None:
+        if uid != "uid-1":
+            raise LookupError(uid)
+        return given
+
+    return ChaosMiddleware(app, None, account_of=account_of)
+
+
+def test_an_account_is_given() -> None:
+    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experiment":', b' "uid-1"}')
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert parse_account(json.loads(answer.body), "uid-1") == GIVEN
+
+
+def test_an_account_in_the_making() -> None:
+    answer = Answer(accounting(answering(), None), "POST", "/chaos/account", b'{"experiment": "uid-1"}')
+    assert (answer.status, json.loads(answer.body)) == (202, {"state": "verifying"})
+
+
+def test_there_is_no_account_of_an_unknown_experiment() -> None:
+    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experiment": "uid-2"}')
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert b"uid-2" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"experiment": ""}', b'{"experiment": 3}', b'{"experiment": "a b"}']
+)
+def test_a_body_that_names_no_experiment_is_a_problem(body: bytes) -> None:
+    answer = Answer(accounting(answering()), "POST", "/chaos/account", body)
+    assert (answer.status, json.loads(answer.body)["status"]) == (422, 422)
+
+
+def test_without_accounts_the_application_is_asked() -> None:
+    app = ChaosMiddleware(answering(418), None)
+    assert Answer(app, "POST", "/chaos/account", b'{"experiment": "uid-1"}').status == 418
