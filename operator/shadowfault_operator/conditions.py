@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.model import Json
 
 TYPES: Final = ("Ready", "Reconciling", "Stalled", "Injected", "Recovered", "Refused")
+METRICS_AVAILABLE: Final = "MetricsAvailable"
 
 # A finished experiment is Ready: there is nothing left to do and nobody has to look.
 _TRUE: Final[dict[Phase, frozenset[str]]] = {
@@ -37,13 +38,19 @@ class Conditions:
     now: datetime
 
     def of(self, phase: Phase, reason: str, message: str) -> tuple[Json, ...]:
-        """All conditions of the phase."""
-        return tuple(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES)
+        """All conditions of the phase, and those that are of none."""
+        others = (item for item in self.previous if item.get("type") not in TYPES)
+        return (*(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES), *others)
 
     def stalled(self, reason: str, message: str) -> tuple[Json, ...]:
         """The previous ones with Stalled true: the operator cannot go on for now, and why."""
         others = (item for item in self.previous if item.get("type") != "Stalled")
         return (*others, self._one("Stalled", True, reason, message))
+
+    def metrics_available(self, available: bool, reason: str, message: str) -> tuple[Json, ...]:
+        """The previous ones with MetricsAvailable set."""
+        others = (item for item in self.previous if item.get("type") != METRICS_AVAILABLE)
+        return (*others, self._one(METRICS_AVAILABLE, available, reason, message))
 
     def _one(self, kind: str, true: bool, reason: str, message: str) -> Json:
         status = "True" if true else "False"

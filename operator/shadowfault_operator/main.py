@@ -27,7 +27,9 @@ from shadowfault_operator.known import Known
 from shadowfault_operator.kube import KubeAnnouncer, KubeExperiments, KubeSurroundings, KubeTargets
 from shadowfault_operator.metrics import Metrics
 from shadowfault_operator.reconcile import Reconciler
+from shadowfault_operator.scrape import HttpScraper
 from shadowfault_operator.settings import Settings
+from shadowfault_operator.stopwatch import StopWatch
 from shadowfault_operator.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Assembly:
     controller: Controller
     sweeper: Sweeper
     halt: Halt
+    scraper: HttpScraper
+    stopwatch: StopWatch
 
 
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
@@ -84,6 +88,14 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
     surroundings = KubeSurroundings(client)
     disarmer = HttpDisarmer(surroundings, metrics)
     halt = Halt(client, settings.namespace, changed=lambda: controller.enqueue_all())  # noqa: PLW0108 - made below
+    scraper = HttpScraper()
+    stopwatch = StopWatch(
+        surroundings,
+        scraper,
+        metrics,
+        changed=lambda key: controller.enqueue(key),  # noqa: PLW0108 - made below
+        every_seconds=settings.scrape_seconds,
+    )
     controller = Controller(
         reconciler=Reconciler(
             experiments=experiments,
@@ -95,6 +107,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
             metrics=metrics,
             clock=clock,
             halt=lambda: halt.state,
+            watch=stopwatch,
         ),
         experiments=experiments,
         known=known,
@@ -104,7 +117,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         resync_seconds=settings.resync_seconds,
     )
     sweeper = Sweeper(experiments, targets, metrics, every_seconds=settings.resync_seconds)
-    return Assembly(client, known, metrics, disarmer, controller, sweeper, halt)
+    return Assembly(client, known, metrics, disarmer, controller, sweeper, halt, scraper, stopwatch)
 
 
 async def _operate(settings: Settings) -> None:
@@ -115,16 +128,18 @@ async def _operate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(parts.client.close)
         stack.push_async_callback(parts.disarmer.close)
+        stack.push_async_callback(parts.scraper.close)
         port = await stack.enter_async_context(serve(settings.host, settings.port, metrics, started.is_set))
         _log.info("serving health and metrics", host=settings.host, port=port)
         # Kopf ends every task that began after it: those that must outlive it are made before.
         work = asyncio.create_task(controller.run(), name="controller")
         sweep = asyncio.create_task(parts.sweeper.run(), name="sweeper")
         halt = asyncio.create_task(parts.halt.run(), name="halt")
+        stopwatch = asyncio.create_task(parts.stopwatch.run(), name="stopwatch")
         await asyncio.sleep(0)
         watch = asyncio.create_task(
             kopf.operator(
-                registry=Watches(known, controller.enqueue).registry(),
+                registry=Watches(known, controller.enqueue, parts.stopwatch.target_changed).registry(),
                 settings=framework,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
@@ -134,8 +149,8 @@ async def _operate(settings: Settings) -> None:
             name="kopf",
         )
         # Whichever ends first takes the others along: none is of use alone.
-        await asyncio.wait({work, sweep, halt, watch}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (watch, halt, sweep, work):
+        await asyncio.wait({work, sweep, halt, stopwatch, watch}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (watch, stopwatch, halt, sweep, work):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -54,6 +54,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.scrapes = Counter(
+            "shadowfault_scrapes_total",
+            "Looks at the metrics of a pod under test, for stop conditions.",
+            ["result"],
+            registry=self.registry,
+        )
         self.orphans = Counter(
             "shadowfault_orphans_total",
             "Remains of experiments that are gone, found in a target.",

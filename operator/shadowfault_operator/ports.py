@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.injection import Overlay
     from shadowfault_operator.model import Experiment, Json, Key, Status
     from shadowfault_operator.nets import Namespace, Objection
+    from shadowfault_operator.stopconditions import Observation
     from shadowfault_operator.target import Target
 
 
@@ -44,10 +45,13 @@ class Targets(Protocol):
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that may be serving."""
+    """A pod that may be serving. `experiments` are the UIDs of those whose environment it carries."""
 
     name: str
     address: str
+    uid: str = ""
+    ready: bool = False
+    experiments: frozenset[str] = frozenset()
 
 
 class Surroundings(Protocol):
@@ -70,3 +74,13 @@ class Disarmer(Protocol):
     """Tells pods to stop injecting. Returns at once."""
 
     def disarm(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None: ...
+
+
+class Watch(Protocol):
+    """Follows the metrics of what runs. Each method returns at once."""
+
+    def follow(self, experiment: Experiment, target: Target) -> None: ...
+
+    def leave(self, key: Key) -> None: ...
+
+    def observation(self, experiment: Experiment) -> Observation | None: ...

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.metrics import Metrics
     from shadowfault_operator.model import Status
     from shadowfault_operator.nets import Namespace
-    from shadowfault_operator.ports import Announcer, Disarmer, Experiments, Surroundings, Targets
+    from shadowfault_operator.ports import Announcer, Disarmer, Experiments, Surroundings, Targets, Watch
     from shadowfault_operator.target import Target
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +68,7 @@ class Reconciler:
         metrics: Metrics,
         clock: Clock,
         halt: Callable[[], HaltState] = lambda: LIFTED,
+        watch: Watch | None = None,
     ) -> None:
         self._experiments = experiments
         self._targets = targets
@@ -79,6 +80,7 @@ class Reconciler:
         self._now = clock.wall
         self._clock = clock
         self._halt = halt
+        self._watch = watch
         # When the end of an experiment was decided, by UID, on the monotonic clock.
         self._ended: dict[str, float] = {}
 
@@ -93,11 +95,13 @@ class Reconciler:
             if view is None:
                 self._known.forget(key)
                 self._clock.forget(key)
+                self._follow(key, None)
                 return None
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
                 if action.until is None:
                     self._clock.forget(key)
+                self._follow(key, view)
                 return action.until
             try:
                 view = await self._do(action, view)
@@ -127,7 +131,17 @@ class Reconciler:
             config_maps=await self._config_maps(key.namespace, target),
             rivals=self._known.rivals(experiment),
             halt=self._halt(),
+            observation=self._watch.observation(experiment) if self._watch else None,
         )
+
+    def _follow(self, key: Key, view: View | None) -> None:
+        """Have the metrics of what runs looked at, and of nothing else."""
+        if self._watch is None:
+            return
+        if view is not None and view.target is not None and view.experiment.status.phase is Phase.RUNNING:
+            self._watch.follow(view.experiment, view.target)
+        else:
+            self._watch.leave(key)
 
     async def _namespace(self, name: str) -> Namespace | None:
         """None when it cannot be read: an end that does not depend on it must not wait for it."""
@@ -185,6 +199,8 @@ class Reconciler:
             # It may be stored, and whoever looks next has no reason to announce it then.
             await self._announce(experiment, action.announce)
             raise
+        if written.status.phase is not Phase.RUNNING:
+            self._follow(experiment.key, None)
         await self._announce(experiment, action.announce)
         if written.status.phase is not experiment.status.phase:
             self._count(written)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.environment import ConfigMaps
     from shadowfault_operator.model import Experiment
     from shadowfault_operator.nets import Namespace
+    from shadowfault_operator.stopconditions import Observation
     from shadowfault_operator.target import Target
 
 
@@ -25,6 +26,7 @@ class View:
 
     `namespace` and `config_maps` are None when they could not be read just now. `untouched` is true when the
     API server has refused our injection in this very pass, so that what the target lacks was never there.
+    `observation` is what the target's metrics say of a run, None where nobody has looked.
     """
 
     experiment: Experiment
@@ -34,6 +36,7 @@ class View:
     rivals: tuple[Rival, ...] = ()
     untouched: bool = False
     halt: HaltState = LIFTED
+    observation: Observation | None = None
 
     def objection(self, nets: tuple[Net, ...]) -> Objection | None:
         """What the nets say.
