@@ -97,9 +97,21 @@ Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Transition |
 def decide(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
     """The next step for one experiment."""
     try:
-        return _decide(view, now, new_seed)
+        action = _decide(view, now, new_seed)
     except UnknownError as unknown:
         return Retry(str(unknown))
+    return (_unstall(view.experiment, now) or action) if isinstance(action, Rest) else action
+
+
+def _unstall(experiment: Experiment, now: datetime) -> Transition | None:
+    """What was refused before is done by now: nothing stalls the experiment any more."""
+    status, stalled = experiment.status, Reason.API_REFUSED.title
+    if status.phase is None or not any(item.get("reason") == stalled for item in status.conditions):
+        return None
+    conditions = Conditions(status.conditions, experiment.generation, now)
+    return Transition(
+        replace(status, conditions=conditions.of(status.phase, status.reason or "Unknown", status.message))
+    )
 
 
 def _decide(  # noqa: PLR0911 - one for each phase

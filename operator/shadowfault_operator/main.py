@@ -26,6 +26,7 @@ from shadowfault_operator.health import serve
 from shadowfault_operator.known import Known
 from shadowfault_operator.kube import KubeAnnouncer, KubeExperiments, KubeSurroundings, KubeTargets
 from shadowfault_operator.metrics import Metrics
+from shadowfault_operator.permissions import Permissions, needed
 from shadowfault_operator.reconcile import Reconciler
 from shadowfault_operator.scrape import HttpScraper
 from shadowfault_operator.settings import Settings
@@ -76,6 +77,7 @@ class Assembly:
     halt: Halt
     scraper: HttpScraper
     stopwatch: StopWatch
+    permissions: Permissions
 
 
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
@@ -117,7 +119,20 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         resync_seconds=settings.resync_seconds,
     )
     sweeper = Sweeper(experiments, targets, metrics, every_seconds=settings.resync_seconds)
-    return Assembly(client, known, metrics, disarmer, controller, sweeper, halt, scraper, stopwatch)
+    permissions = Permissions(
+        client,
+        metrics,
+        lambda: needed(
+            settings.namespaces,
+            {*settings.namespaces, *(key.namespace for key in known.unsettled())},
+            settings.namespace,
+        ),
+        every_seconds=settings.resync_seconds,
+    )
+    client.forbidden = permissions.refused
+    return Assembly(
+        client, known, metrics, disarmer, controller, sweeper, halt, scraper, stopwatch, permissions
+    )
 
 
 async def _operate(settings: Settings) -> None:
@@ -132,12 +147,16 @@ async def _operate(settings: Settings) -> None:
         port = await stack.enter_async_context(serve(settings.host, settings.port, metrics, started.is_set))
         _log.info("serving health and metrics", host=settings.host, port=port)
         # Kopf ends every task that began after it: those that must outlive it are made before.
-        work = asyncio.create_task(controller.run(), name="controller")
-        sweep = asyncio.create_task(parts.sweeper.run(), name="sweeper")
-        halt = asyncio.create_task(parts.halt.run(), name="halt")
-        stopwatch = asyncio.create_task(parts.stopwatch.run(), name="stopwatch")
+        parts_of_it = {
+            "controller": controller.run(),
+            "sweeper": parts.sweeper.run(),
+            "halt": parts.halt.run(),
+            "stopwatch": parts.stopwatch.run(),
+            "permissions": parts.permissions.run(),
+        }
+        tasks = [asyncio.create_task(work, name=name) for name, work in parts_of_it.items()]
         await asyncio.sleep(0)
-        watch = asyncio.create_task(
+        watch: asyncio.Task[None] = asyncio.create_task(
             kopf.operator(
                 registry=Watches(known, controller.enqueue, parts.stopwatch.target_changed).registry(),
                 settings=framework,
@@ -149,8 +168,8 @@ async def _operate(settings: Settings) -> None:
             name="kopf",
         )
         # Whichever ends first takes the others along: none is of use alone.
-        await asyncio.wait({work, sweep, halt, stopwatch, watch}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (watch, stopwatch, halt, sweep, work):
+        await asyncio.wait({*tasks, watch}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (watch, *reversed(tasks)):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

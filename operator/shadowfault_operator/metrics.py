@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from shadowfault_operator.known import Known
     from shadowfault_operator.model import Key
+    from shadowfault_operator.permissions import Permission
 
 
 class Metrics:
@@ -72,6 +73,12 @@ class Metrics:
             ["namespace", "deployment"],
             registry=self.registry,
         )
+        self.missing_permissions = Gauge(
+            "shadowfault_missing_permissions",
+            "Verbs that the operator needs and is not allowed: 1 for each. No namespace: in the cluster.",
+            ["verb", "resource", "namespace"],
+            registry=self.registry,
+        )
         self.reconcile_errors = Counter(
             "shadowfault_reconcile_errors_total",
             "Passes over an experiment that failed and are tried again.",
@@ -84,6 +91,12 @@ class Metrics:
         self.unmanaged.clear()
         for target in targets:
             self.unmanaged.labels(target.namespace, target.name).set(1)
+
+    def show_missing(self, permissions: Iterable[Permission]) -> None:
+        """Show these and no others."""
+        self.missing_permissions.clear()
+        for one in permissions:
+            self.missing_permissions.labels(one.verb, one.resource, one.namespace).set(1)
 
     def exposition(self) -> bytes:
         """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""

@@ -81,6 +81,8 @@ class Reconciler:
         self._clock = clock
         self._halt = halt
         self._watch = watch
+        # Reads that were refused in the pass that is under way, for those that a decision turned out to need.
+        self._refused_reads: dict[Key, RefusedError] = {}
         # When the end of an experiment was decided, by UID, on the monotonic clock.
         self._ended: dict[str, float] = {}
 
@@ -102,6 +104,7 @@ class Reconciler:
                 if action.until is None:
                     self._clock.forget(key)
                 self._follow(key, view)
+                self._refused_reads.pop(key, None)
                 return action.until
             try:
                 view = await self._do(action, view)
@@ -116,19 +119,22 @@ class Reconciler:
         raise NotYetError(f"{key} did not come to rest in {_MOST_STEPS} steps")
 
     async def _look(self, key: Key) -> View | None:
-        experiment, namespace = await asyncio.gather(
-            self._experiments.get(key), self._namespace(key.namespace)
-        )
+        self._refused_reads.pop(key, None)
+        experiment, namespace = await asyncio.gather(self._experiments.get(key), self._namespace(key))
         if experiment is None:
             return None
         self._known.update(experiment)
         name = _target_name(experiment)
-        target = await self._targets.get(Key(key.namespace, name)) if name else None
+        try:
+            target = await self._targets.get(Key(key.namespace, name)) if name else None
+        except RefusedError as error:
+            await self._report(experiment, error)
+            raise
         return View(
             experiment=experiment,
             target=target,
             namespace=namespace,
-            config_maps=await self._config_maps(key.namespace, target),
+            config_maps=await self._config_maps(key, target),
             rivals=self._known.rivals(experiment),
             halt=self._halt(),
             observation=self._watch.observation(experiment) if self._watch else None,
@@ -143,27 +149,35 @@ class Reconciler:
         else:
             self._watch.leave(key)
 
-    async def _namespace(self, name: str) -> Namespace | None:
+    async def _namespace(self, key: Key) -> Namespace | None:
         """None when it cannot be read: an end that does not depend on it must not wait for it."""
         try:
-            return await self._surroundings.namespace(name)
+            return await self._surroundings.namespace(key.namespace)
         except (ApiError, UnavailableError) as error:
-            _log.warning("namespace not read", namespace=name, error=str(error))
+            self._not_read("namespace not read", key, error)
             return None
 
-    async def _config_maps(self, namespace: str, target: Target | None) -> ConfigMaps | None:
+    def _not_read(self, what: str, key: Key, error: Exception) -> None:
+        _log.warning(what, namespace=key.namespace, error=str(error))
+        if isinstance(error, RefusedError):
+            self._refused_reads[key] = error
+
+    async def _config_maps(self, key: Key, target: Target | None) -> ConfigMaps | None:
         containers = [*target.containers, *target.init_containers] if target else []
         names = {name for container in containers for name in referenced_config_maps(container)}
         try:
-            return await self._surroundings.config_maps(namespace, names) if names else {}
+            return await self._surroundings.config_maps(key.namespace, names) if names else {}
         except (ApiError, UnavailableError) as error:
-            _log.warning("ConfigMaps not read", namespace=namespace, error=str(error))
+            self._not_read("ConfigMaps not read", key, error)
             return None
 
     async def _do(self, action: Action, view: View) -> View:
         experiment = view.experiment
         match action:
             case Retry():
+                refused = self._refused_reads.get(experiment.key)
+                if refused is not None:
+                    await self._report(experiment, refused)
                 raise NotYetError(f"{experiment.key}: {action.why}")
             case AddFinalizer():
                 return self._seen(view, await self._experiments.add_finalizer(experiment))
