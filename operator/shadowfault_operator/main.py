@@ -83,7 +83,7 @@ class Assembly:
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
     """Wire up everything but the watches: what they see goes into `known` and `controller.enqueue`."""
     known = Known()
-    metrics = Metrics(known)
+    metrics = Metrics(known, now, halt=lambda: halt.state)
     clock = Clock(now)
     experiments = KubeExperiments(client, settings.namespaces)
     targets = KubeTargets(client, settings.namespaces)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shadowfault_operator.reasons import Reason
+from shadowfault_packaging import metrics
 from shadowfault_packaging.endings import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +36,20 @@ def test_the_page_of_endings_is_current() -> None:
     text = PAGE.read_text()
     assert text == page()
     assert all(f"`{reason.title}`" in text for reason in Reason)
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    """`make chart-readme` writes it anew."""
+    text = metrics.PAGE.read_text()
+    assert text == metrics.page()
+    # Of both sides, of the process and of the database; the contract's names as they are in the contract.
+    for name in (
+        "shadowfault_overrun_seconds",
+        "shadowfault_missing_permissions",
+        "shadow_write_failures_total` | counter | entity_type, operation, failure_type",
+        "shadow_discrepancies_total` | counter, *database* | entity_type, discrepancy_type",
+        "shadow_discrepancy_last_check_timestamp` | gauge, *database* | entity_type",
+        "chaos_injected_faults_total` | counter | entity_type, operation",
+        "evidence_last_seal_timestamp_seconds",
+    ):
+        assert f"| `{name}" in text
