@@ -78,10 +78,11 @@ types: $(STAMP) ## Strict types
 contracts: $(STAMP) ## Which package may import which
 	@$(BIN)/lint-imports
 
-chart-readme: $(STAMP) ## Write the chart's README, the dashboards and docs/endings.md anew
+chart-readme: $(STAMP) ## Write the chart's README, the dashboards and the generated pages of docs/ anew
 	@$(BIN)/python -m shadowfault_packaging.chart_readme
 	@$(BIN)/python -m shadowfault_packaging.dashboards
 	@$(BIN)/python -m shadowfault_packaging.endings
+	@$(BIN)/python -m shadowfault_packaging.metrics
 
 check: lint types contracts test ## All of what CI runs, but the demo
 

@@ -106,6 +106,12 @@ class Metrics:
         self.requests = Counter(
             "http_requests_total", "Requests answered.", ("method", "route", "status"), registry=registry
         )
+        self.primary_writes = Counter(
+            "primary_writes_total",
+            "Critical writes by what the user saw: success, refused (4xx), error (5xx).",
+            (*_OPERATION, "outcome"),
+            registry=registry,
+        )
         self.request_durations = Histogram(
             "http_request_duration_seconds",
             "Time from a request's head to the end of its answer.",

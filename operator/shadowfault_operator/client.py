@@ -39,6 +39,8 @@ class ApiClient:
 
     def __init__(self, connect: Callable[[], kopf.ConnectionInfo]) -> None:
         self._connect = connect
+        # Called at each 403.
+        self.forbidden: Callable[[], None] = lambda: None
         self._session: aiohttp.ClientSession | None = None
         self._server = ""
         self._opening = asyncio.Lock()
@@ -70,6 +72,8 @@ class ApiClient:
         document = answer.document
         if answer.status < 300:
             return document
+        if answer.status == 403:
+            self.forbidden()
         raise from_answer(
             answer.status,
             str(document.get("reason", "")),
@@ -92,6 +96,8 @@ class ApiClient:
         timeout = aiohttp.ClientTimeout(total=seconds + 10, sock_connect=10)
         try:
             async with session.get(self._server + path, params=params, timeout=timeout) as response:
+                if response.status == 403:
+                    self.forbidden()
                 if response.status >= 300:
                     document = _document(await response.read())
                     raise from_answer(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.verdict import Verdict
 
 TYPES: Final = ("Ready", "Reconciling", "Stalled", "Injected", "Recovered", "Refused")
+METRICS_AVAILABLE: Final = "MetricsAvailable"
 
 # A finished experiment is Ready: there is nothing left to do and nobody has to look.
 _TRUE: Final[dict[Phase, frozenset[str]]] = {
@@ -42,8 +43,9 @@ class Conditions:
     now: datetime
 
     def of(self, phase: Phase, reason: str, message: str) -> tuple[Json, ...]:
-        """All conditions of the phase."""
-        return tuple(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES)
+        """All conditions of the phase, and those that are of none."""
+        others = (item for item in self.previous if item.get("type") not in TYPES)
+        return (*(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES), *others)
 
     def stalled(self, reason: str, message: str) -> tuple[Json, ...]:
         """The previous ones with Stalled true: the operator cannot go on for now, and why."""
@@ -55,6 +57,11 @@ class Conditions:
         others = (item for item in self.previous if item.get("type") != VERDICT)
         status = _JUDGED[verdict.result]
         return (*others, self._with(VERDICT, status, verdict.reason, verdict.message))
+
+    def metrics_available(self, available: bool, reason: str, message: str) -> tuple[Json, ...]:
+        """The previous ones with MetricsAvailable set."""
+        others = (item for item in self.previous if item.get("type") != METRICS_AVAILABLE)
+        return (*others, self._one(METRICS_AVAILABLE, available, reason, message))
 
     def _one(self, kind: str, true: bool, reason: str, message: str) -> Json:
         return self._with(kind, "True" if true else "False", reason, message)

@@ -11,8 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from shadowfault.config import EXPIRES_AT, FAIL_RATE
-from shadowfault_operator.conditions import Conditions
-from shadowfault_operator.endings import asked_to_end, effective_rate, end_by_surroundings, target_lost
+from shadowfault_operator.conditions import METRICS_AVAILABLE, Conditions
+from shadowfault_operator.endings import (
+    asked_to_end,
+    effective_rate,
+    end_by_surroundings,
+    stop_condition_met,
+    target_lost,
+)
 from shadowfault_operator.injection import (
     Overlay,
     environment,
@@ -102,9 +108,21 @@ Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Transition |
 def decide(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
     """The next step for one experiment."""
     try:
-        return _decide(view, now, new_seed)
+        action = _decide(view, now, new_seed)
     except UnknownError as unknown:
         return Retry(str(unknown))
+    return (_unstall(view.experiment, now) or action) if isinstance(action, Rest) else action
+
+
+def _unstall(experiment: Experiment, now: datetime) -> Transition | None:
+    """What was refused before is done by now: nothing stalls the experiment any more."""
+    status, stalled = experiment.status, Reason.API_REFUSED.title
+    if status.phase is None or not any(item.get("reason") == stalled for item in status.conditions):
+        return None
+    conditions = Conditions(status.conditions, experiment.generation, now)
+    return Transition(
+        replace(status, conditions=conditions.of(status.phase, status.reason or "Unknown", status.message))
+    )
 
 
 def _decide(  # noqa: PLR0911 - one for each phase
@@ -238,7 +256,11 @@ def _inject(experiment: Experiment, target: Target, injection: Injection) -> Act
 def _run(view: View, now: datetime) -> Action:
     """Injected: look for an end, honour a lowered rate, else rest until the deadline."""
     experiment, status = view.experiment, view.experiment.status
-    over = asked_to_end(experiment, now) or end_by_surroundings(view, status.injection)
+    over = (
+        asked_to_end(experiment, now)
+        or end_by_surroundings(view, status.injection)
+        or stop_condition_met(view)
+    )
     if over is not None:
         return _end(experiment, over, now)
     if not experiment.has_finalizer:
@@ -251,7 +273,29 @@ def _run(view: View, now: datetime) -> Action:
         )
         changed = replace(status, effective_rate=rate, message=lowered.message)
         return Transition(changed, announce=lowered)
-    return Rest(until=status.expires_at)
+    return _note_metrics(view, now) or Rest(until=status.expires_at)
+
+
+def _note_metrics(view: View, now: datetime) -> Transition | None:
+    """Whether stop conditions can be judged, as a condition; None where the status says so already."""
+    experiment, status, seen = view.experiment, view.experiment.status, view.observation
+    if seen is None or seen.availability is None:
+        return None
+    said = seen.availability
+    baseline = seen.baseline if status.unexplained_baseline is None else status.unexplained_baseline
+    before = next((item for item in status.conditions if item.get("type") == METRICS_AVAILABLE), {})
+    known = before.get("reason") == said.reason.title
+    if known and baseline == status.unexplained_baseline:
+        return None
+    conditions = Conditions(status.conditions, experiment.generation, now).metrics_available(
+        said.available, said.reason.title, said.message
+    )
+    # That all is well is worth an Event only after it was not.
+    worth_telling = not known and (bool(before) or not said.available)
+    return Transition(
+        replace(status, unexplained_baseline=baseline, conditions=conditions),
+        announce=Objection(said.reason, said.message) if worth_telling else None,
+    )
 
 
 def _recover(view: View, now: datetime) -> Action:

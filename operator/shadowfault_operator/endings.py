@@ -13,6 +13,7 @@ from shadowfault_operator.injection import foreign_owners, is_ours
 from shadowfault_operator.model import Spec
 from shadowfault_operator.nets import CONTINUOUS, Objection
 from shadowfault_operator.reasons import Reason
+from shadowfault_operator.stopconditions import judge
 from shadowfault_operator.view import UnknownError, View
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ def end_by_surroundings(view: View, injection: Injection | None) -> Objection | 
         # Read again at the next look; until then the other ends count.
         objection = None
     return objection or _end_by_hand(target, injection) or _end_by_rollout(target, injection)
+
+
+def stop_condition_met(view: View) -> Objection | None:
+    """The end that the target's own metrics call for, as far as they could be read."""
+    spec = view.experiment.spec
+    if view.observation is None or not isinstance(spec, Spec):
+        return None
+    return judge(spec.stop_conditions, view.observation.figures)
 
 
 def _end_by_rollout(target: Target, injection: Injection) -> Objection | None:

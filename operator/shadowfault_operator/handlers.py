@@ -49,9 +49,15 @@ def kopf_settings() -> kopf.OperatorSettings:
 class Watches:
     """What is watched, and where it goes."""
 
-    def __init__(self, known: Known, enqueue: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        known: Known,
+        enqueue: Callable[[Key], None],
+        pods_changed: Callable[[Key, int], None] = lambda _key, _ready: None,
+    ) -> None:
         self._known = known
         self._enqueue = enqueue
+        self._pods_changed = pods_changed
         self._deployments: dict[Key, int] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -77,6 +83,9 @@ class Watches:
         if not concerned:
             self._deployments.pop(key, None)
             return
+        ready = int((raw.get("status") or {}).get("readyReplicas") or 0)
+        for experiment in concerned:
+            self._pods_changed(experiment, ready)
         fingerprint = _fingerprint(Target(raw)) if event["type"] != "DELETED" else 0
         if self._deployments.get(key) != fingerprint:
             self._deployments[key] = fingerprint

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from shadowfault_operator.durations import format_instant
+from shadowfault_operator.durations import format_instant, parse_instant
 from shadowfault_operator.model import Experiment, Key, Phase, Spec
 from shadowfault_operator.nets import Rival
+from shadowfault_operator.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
+
+_ON_THE_WAY: Final = frozenset({Phase.PENDING, Phase.RECOVERING})
+_WAITING: Final = Reason.WAITING.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,9 @@ class _Seen:
     started: bool
     unsettled: bool
     created_at: str
+    reason: str
+    since: datetime
+    expires_at: datetime | None
 
 
 class Known:
@@ -55,6 +64,9 @@ class Known:
             or experiment.has_finalizer
             or experiment.unjudged,
             created_at=format_instant(experiment.created_at),
+            reason=sys.intern(status.reason),
+            since=_since(experiment),
+            expires_at=status.expires_at,
         )
         if target is not None:
             self._by_target[target].add(experiment.key)
@@ -102,6 +114,40 @@ class Known:
     def phases(self) -> Counter[Phase]:
         """How many experiments are in each phase; one that nobody has looked at yet counts as Pending."""
         return Counter(seen.phase or Phase.PENDING for seen in self._seen.values())
+
+    def reasons(self) -> Counter[tuple[Phase, str]]:
+        """How many experiments are in each phase for each reason; the reason is empty before there is one."""
+        return Counter((seen.phase or Phase.PENDING, seen.reason) for seen in self._seen.values())
+
+    def stuck(self, before: datetime) -> Counter[Phase]:
+        """How many are on the way, to their start or their end, and have been since before that time."""
+        return Counter(
+            phase
+            for phase, seen in ((seen.phase or Phase.PENDING, seen) for seen in self._seen.values())
+            if phase in _ON_THE_WAY and seen.reason != _WAITING and seen.since < before
+        )
+
+    def overdue_seconds(self, now: datetime) -> float:
+        """How long the one that is longest past its deadline is so; 0 when all that are past it are over."""
+        passed = (
+            (now - seen.expires_at).total_seconds()
+            for seen in self._seen.values()
+            if seen.expires_at is not None and not (seen.phase or Phase.PENDING).final
+        )
+        return max(0.0, max(passed, default=0.0))
+
+
+def _since(experiment: Experiment) -> datetime:
+    """When it came into its phase, as far as that matters: for one that is on its way."""
+    status = experiment.status
+    if status.phase is Phase.RECOVERING:
+        # It was Ready as long as it ran.
+        moved = next((item for item in status.conditions if item.get("type") == "Ready"), {})
+        try:
+            return parse_instant(moved["lastTransitionTime"])
+        except (KeyError, TypeError, ValueError):
+            return status.expires_at or experiment.created_at
+    return status.started_at or experiment.created_at
 
 
 def _version(resource_version: str) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from shadowfault.config import EXPERIMENT_UID
 from shadowfault_operator.client import APPLY, MERGE, STRATEGIC, ApiClient
 from shadowfault_operator.durations import format_instant
 from shadowfault_operator.errors import AlreadyExistsError, ApiError, NotFoundError, UnavailableError
@@ -155,11 +156,7 @@ class KubeSurroundings:
     async def pods(self, namespace: str, target: Target) -> list[Pod]:
         params = {"labelSelector": label_selector(target.selector), "fieldSelector": "status.phase=Running"}
         answer = await self._client.request("GET", f"/api/v1/namespaces/{namespace}/pods", params=params)
-        return [
-            Pod(item["metadata"]["name"], item["status"]["podIP"])
-            for item in answer.get("items") or ()
-            if item.get("status", {}).get("podIP")
-        ]
+        return [_pod(item) for item in answer.get("items") or () if item.get("status", {}).get("podIP")]
 
     async def serving(self, namespace: str, target: Target) -> Serving:
         params = {"labelSelector": label_selector(target.selector)}
@@ -235,6 +232,23 @@ async def _listed(
             if not token:
                 break
             params["continue"] = token
+
+
+def _pod(raw: Json) -> Pod:
+    entries = (entry for one in raw["spec"].get("containers") or () for entry in one.get("env") or ())
+    return Pod(
+        name=raw["metadata"]["name"],
+        address=raw["status"]["podIP"],
+        uid=raw["metadata"]["uid"],
+        ready="deletionTimestamp" not in raw["metadata"]
+        and any(
+            condition.get("type") == "Ready" and condition.get("status") == "True"
+            for condition in raw["status"].get("conditions") or ()
+        ),
+        experiments=frozenset(
+            str(entry.get("value")) for entry in entries if entry.get("name") == EXPERIMENT_UID
+        ),
+    )
 
 
 def _experiment_path(key: Key) -> str:

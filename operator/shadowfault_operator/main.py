@@ -27,8 +27,11 @@ from shadowfault_operator.health import serve
 from shadowfault_operator.known import Known
 from shadowfault_operator.kube import KubeAnnouncer, KubeExperiments, KubeSurroundings, KubeTargets
 from shadowfault_operator.metrics import Metrics
+from shadowfault_operator.permissions import Permissions, needed
 from shadowfault_operator.reconcile import Reconciler
+from shadowfault_operator.scrape import HttpScraper
 from shadowfault_operator.settings import Settings
+from shadowfault_operator.stopwatch import StopWatch
 from shadowfault_operator.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -74,12 +77,15 @@ class Assembly:
     controller: Controller
     sweeper: Sweeper
     halt: Halt
+    scraper: HttpScraper
+    stopwatch: StopWatch
+    permissions: Permissions
 
 
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
     """Wire up everything but the watches: what they see goes into `known` and `controller.enqueue`."""
     known = Known()
-    metrics = Metrics(known)
+    metrics = Metrics(known, now, halt=lambda: halt.state)
     clock = Clock(now)
     experiments = KubeExperiments(client, settings.namespaces)
     targets = KubeTargets(client, settings.namespaces)
@@ -87,6 +93,14 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
     disarmer = HttpDisarmer(surroundings, metrics)
     accounts = HttpAccounts(surroundings, clock, done=lambda key: controller.enqueue(key))  # noqa: PLW0108 - made below
     halt = Halt(client, settings.namespace, changed=lambda: controller.enqueue_all())  # noqa: PLW0108 - made below
+    scraper = HttpScraper()
+    stopwatch = StopWatch(
+        surroundings,
+        scraper,
+        metrics,
+        changed=lambda key: controller.enqueue(key),  # noqa: PLW0108 - made below
+        every_seconds=settings.scrape_seconds,
+    )
     controller = Controller(
         reconciler=Reconciler(
             experiments=experiments,
@@ -99,6 +113,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
             metrics=metrics,
             clock=clock,
             halt=lambda: halt.state,
+            watch=stopwatch,
         ),
         experiments=experiments,
         known=known,
@@ -108,7 +123,30 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         resync_seconds=settings.resync_seconds,
     )
     sweeper = Sweeper(experiments, targets, metrics, every_seconds=settings.resync_seconds)
-    return Assembly(client, known, metrics, disarmer, accounts, controller, sweeper, halt)
+    permissions = Permissions(
+        client,
+        metrics,
+        lambda: needed(
+            settings.namespaces,
+            {*settings.namespaces, *(key.namespace for key in known.unsettled())},
+            settings.namespace,
+        ),
+        every_seconds=settings.resync_seconds,
+    )
+    client.forbidden = permissions.refused
+    return Assembly(
+        client,
+        known,
+        metrics,
+        disarmer,
+        accounts,
+        controller,
+        sweeper,
+        halt,
+        scraper,
+        stopwatch,
+        permissions,
+    )
 
 
 async def _operate(settings: Settings) -> None:
@@ -120,16 +158,22 @@ async def _operate(settings: Settings) -> None:
         stack.push_async_callback(parts.client.close)
         stack.push_async_callback(parts.disarmer.close)
         stack.push_async_callback(parts.accounts.close)
+        stack.push_async_callback(parts.scraper.close)
         port = await stack.enter_async_context(serve(settings.host, settings.port, metrics, started.is_set))
         _log.info("serving health and metrics", host=settings.host, port=port)
         # Kopf ends every task that began after it: those that must outlive it are made before.
-        work = asyncio.create_task(controller.run(), name="controller")
-        sweep = asyncio.create_task(parts.sweeper.run(), name="sweeper")
-        halt = asyncio.create_task(parts.halt.run(), name="halt")
+        parts_of_it = {
+            "controller": controller.run(),
+            "sweeper": parts.sweeper.run(),
+            "halt": parts.halt.run(),
+            "stopwatch": parts.stopwatch.run(),
+            "permissions": parts.permissions.run(),
+        }
+        tasks = [asyncio.create_task(work, name=name) for name, work in parts_of_it.items()]
         await asyncio.sleep(0)
-        watch = asyncio.create_task(
+        watch: asyncio.Task[None] = asyncio.create_task(
             kopf.operator(
-                registry=Watches(known, controller.enqueue).registry(),
+                registry=Watches(known, controller.enqueue, parts.stopwatch.target_changed).registry(),
                 settings=framework,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
@@ -139,8 +183,8 @@ async def _operate(settings: Settings) -> None:
             name="kopf",
         )
         # Whichever ends first takes the others along: none is of use alone.
-        await asyncio.wait({work, sweep, halt, watch}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (watch, halt, sweep, work):
+        await asyncio.wait({*tasks, watch}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (watch, *reversed(tasks)):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

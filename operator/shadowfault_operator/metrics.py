@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from shadowfault_operator.halt import UNKNOWN
 from shadowfault_operator.model import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from shadowfault_operator.halt import HaltState
     from shadowfault_operator.known import Known
     from shadowfault_operator.model import Key
+    from shadowfault_operator.permissions import Permission
+
+STUCK: Final = timedelta(minutes=1)
 
 
 class Metrics:
     """All metrics over one registry of their own."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(
+        self,
+        known: Known,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        halt: Callable[[], HaltState] = lambda: UNKNOWN,
+    ) -> None:
         self._known = known
+        self._now = now
+        self._halt = halt
         self.registry = CollectorRegistry()
         self.experiments = Gauge(
             "shadowfault_experiments", "Experiments by phase.", ["phase"], registry=self.registry
+        )
+        self.reasons = Gauge(
+            "shadowfault_experiment_reasons",
+            "Experiments by phase and the reason for which they are in it.",
+            ["phase", "reason"],
+            registry=self.registry,
+        )
+        self.stuck = Gauge(
+            "shadowfault_stuck_experiments",
+            "Experiments Pending or Recovering for more than a minute, but for suspended ones.",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.overdue = Gauge(
+            "shadowfault_overdue_seconds",
+            "How long the longest overdue experiment is past its deadline and not restored; 0 when none is.",
+            registry=self.registry,
+        )
+        self.halt_state = Gauge(
+            "shadowfault_halt_state",
+            "1 for the state of the global halt: lifted, in_force or unknown.",
+            ["state"],
+            registry=self.registry,
         )
         self.injections = Counter(
             "shadowfault_injections_total", "Injections into a target.", registry=self.registry
@@ -60,6 +96,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.scrapes = Counter(
+            "shadowfault_scrapes_total",
+            "Looks at the metrics of a pod under test, for stop conditions.",
+            ["result"],
+            registry=self.registry,
+        )
         self.orphans = Counter(
             "shadowfault_orphans_total",
             "Remains of experiments that are gone, found in a target.",
@@ -70,6 +112,12 @@ class Metrics:
             "shadowfault_unmanaged_chaos",
             "Deployments in which someone else has switched chaos on: 1 for each.",
             ["namespace", "deployment"],
+            registry=self.registry,
+        )
+        self.missing_permissions = Gauge(
+            "shadowfault_missing_permissions",
+            "Verbs that the operator needs and is not allowed: 1 for each. No namespace: in the cluster.",
+            ["verb", "resource", "namespace"],
             registry=self.registry,
         )
         self.reconcile_errors = Counter(
@@ -85,9 +133,30 @@ class Metrics:
         for target in targets:
             self.unmanaged.labels(target.namespace, target.name).set(1)
 
+    def show_missing(self, permissions: Iterable[Permission]) -> None:
+        """Show these and no others."""
+        self.missing_permissions.clear()
+        for one in permissions:
+            self.missing_permissions.labels(one.verb, one.resource, one.namespace).set(1)
+
+    def _show_reasons(self) -> None:
+        self.reasons.clear()
+        for (phase, reason), count in self._known.reasons().items():
+            self.reasons.labels(phase.value, reason).set(count)
+
     def exposition(self) -> bytes:
         """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
         phases = self._known.phases()
         for phase in Phase:
             self.experiments.labels(phase.value).set(phases[phase])
+        self._show_reasons()
+        now = self._now()
+        stuck = self._known.stuck(now - STUCK)
+        for phase in (Phase.PENDING, Phase.RECOVERING):
+            self.stuck.labels(phase.value).set(stuck[phase])
+        self.overdue.set(self._known.overdue_seconds(now))
+        halt = self._halt()
+        state = ("lifted" if halt.reason is None else "in_force") if halt.known else "unknown"
+        for one in ("lifted", "in_force", "unknown"):
+            self.halt_state.labels(one).set(one == state)
         return generate_latest(self.registry)

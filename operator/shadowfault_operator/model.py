@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -78,6 +78,30 @@ def _capped(duration: timedelta) -> timedelta:
     return duration
 
 
+ConditionName: TypeAlias = Literal["primaryErrorRatio", "unexplainedDiscrepancies", "shadowFailures"]
+
+
+class StopConditions(_Camel):
+    """What ends a run by itself: a value above its limit. Those in `disabled` end nothing.
+
+    Shadow failures are what an experiment is for: they have no limit unless one is given.
+    """
+
+    primary_error_ratio: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0.05
+    minimum_requests: Annotated[int, Field(ge=1, strict=True)] = 20
+    unexplained_discrepancies: Annotated[int, Field(ge=0, strict=True)] = 0
+    shadow_failures: Annotated[int, Field(ge=0, strict=True)] | None = None
+    disabled: frozenset[ConditionName] = frozenset()
+
+    def judges(self, name: ConditionName) -> bool:
+        """Whether the run is judged by that condition."""
+        return name not in self.disabled and not (name == "shadowFailures" and self.shadow_failures is None)
+
+    def any(self) -> bool:
+        """Whether it is judged by any."""
+        return any(self.judges(name) for name in get_args(ConditionName))
+
+
 class Spec(_Camel):
     """The spec. The API server checks the same rules; an object may be older than they are."""
 
@@ -87,6 +111,7 @@ class Spec(_Camel):
     scope: Scope = Scope.SHADOW_WRITE_ONLY
     duration: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_capped)]
     suspend: bool = False
+    stop_conditions: StopConditions = StopConditions()
 
 
 @dataclass(frozen=True)
@@ -151,6 +176,8 @@ class Status:
     finished_at: datetime | None = None
     injection: Injection | None = None
     verdict: Verdict | None = None
+    # Unexplained discrepancies that were open when the run was first looked at; they are not its doing.
+    unexplained_baseline: int | None = None
     conditions: tuple[Json, ...] = ()
 
 
@@ -222,6 +249,7 @@ def parse_status(raw: object) -> Status:
         finished_at=read("finishedAt", parse_instant),
         injection=read("injected", lambda injected: _parse_injection(raw, injected)),
         verdict=read("verdict", parse_verdict),
+        unexplained_baseline=read("baseline", lambda known: int(known["unexplainedDiscrepancies"])),
         conditions=tuple(item for item in conditions if isinstance(item, dict))
         if isinstance(conditions, list)
         else (),
@@ -296,5 +324,8 @@ def status_document(status: Status) -> Json:
             }
         ],
         "verdict": status.verdict and verdict_document(status.verdict),
+        "baseline": None
+        if status.unexplained_baseline is None
+        else {"unexplainedDiscrepancies": status.unexplained_baseline},
         "conditions": list(status.conditions),
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.injection import Overlay
     from shadowfault_operator.model import Experiment, Json, Key, Status
     from shadowfault_operator.nets import Namespace, Objection
+    from shadowfault_operator.stopconditions import Observation
     from shadowfault_operator.target import Target
     from shadowfault_operator.verdict import Finding
 
@@ -46,10 +47,13 @@ class Targets(Protocol):
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that may be serving."""
+    """A pod that may be serving. `experiments` are the UIDs of those whose environment it carries."""
 
     name: str
     address: str
+    uid: str = ""
+    ready: bool = False
+    experiments: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,13 @@ class Accounts(Protocol):
     def answer(self, key: Key, experiment_uid: str) -> Account | Finding | None: ...
 
     def forget(self, key: Key) -> None: ...
+
+
+class Watch(Protocol):
+    """Follows the metrics of what runs. Each method returns at once."""
+
+    def follow(self, experiment: Experiment, target: Target) -> None: ...
+
+    def leave(self, key: Key) -> None: ...
+
+    def observation(self, experiment: Experiment) -> Observation | None: ...

@@ -26,6 +26,19 @@ class Reason(Enum):
         "someone lowered CHAOS_FAIL_RATE: honoured, the run goes on",
     )
 
+    # While it runs: whether the metrics that stop conditions are judged by can be read
+    METRICS_READ = ("MetricsRead", EventType.NORMAL, "stop conditions are judged by the target's own metrics")
+    METRICS_UNAVAILABLE = (
+        "MetricsUnavailable",
+        EventType.WARNING,
+        "not all ready pods tell their metrics: those that do are judged, the run goes on",
+    )
+    METRICS_MISSING = (
+        "MetricsMissing",
+        EventType.WARNING,
+        "the target does not expose what a stop condition is judged by: the run goes on without it",
+    )
+
     # Ends that were asked for
     EXPIRED = ("Expired", EventType.NORMAL, "the deadline has come")
     DELETED = ("Deleted", EventType.NORMAL, "the experiment was deleted")
@@ -48,6 +61,11 @@ class Reason(Enum):
     SCALED_TO_ZERO = ("ScaledToZero", EventType.NORMAL, "the target has no replicas")
 
     # Ends that the surroundings force
+    STOP_CONDITION_MET = (
+        "StopConditionMet",
+        EventType.WARNING,
+        "a value of spec.stopConditions is above its limit",
+    )
     HALTED = ("Halted", EventType.WARNING, "the global halt is in force, or cannot be read")
     TARGET_GONE = ("TargetGone", EventType.WARNING, "the target was deleted during the run")
     TARGET_RECREATED = ("TargetRecreated", EventType.WARNING, "the target is another object of the same name")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Experiments,
         Surroundings,
         Targets,
+        Watch,
     )
     from shadowfault_operator.target import Target
 
@@ -76,6 +77,7 @@ class Reconciler:
         metrics: Metrics,
         clock: Clock,
         halt: Callable[[], HaltState] = lambda: LIFTED,
+        watch: Watch | None = None,
     ) -> None:
         self._experiments = experiments
         self._targets = targets
@@ -88,6 +90,9 @@ class Reconciler:
         self._now = clock.wall
         self._clock = clock
         self._halt = halt
+        self._watch = watch
+        # Reads that were refused in the pass that is under way, for those that a decision turned out to need.
+        self._refused_reads: dict[Key, RefusedError] = {}
         # When the end of an experiment was decided, by UID, on the monotonic clock.
         self._ended: dict[str, float] = {}
 
@@ -103,6 +108,7 @@ class Reconciler:
                 self._known.forget(key)
                 self._accounts.forget(key)
                 self._clock.forget(key)
+                self._follow(key, None)
                 return None
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
@@ -110,6 +116,8 @@ class Reconciler:
                     self._accounts.ask(view.experiment, view.target)
                 if action.until is None:
                     self._clock.forget(key)
+                self._follow(key, view)
+                self._refused_reads.pop(key, None)
                 return action.until
             try:
                 view = await self._do(action, view)
@@ -124,45 +132,66 @@ class Reconciler:
         raise NotYetError(f"{key} did not come to rest in {_MOST_STEPS} steps")
 
     async def _look(self, key: Key) -> View | None:
-        experiment, namespace = await asyncio.gather(
-            self._experiments.get(key), self._namespace(key.namespace)
-        )
+        self._refused_reads.pop(key, None)
+        experiment, namespace = await asyncio.gather(self._experiments.get(key), self._namespace(key))
         if experiment is None:
             return None
         self._known.update(experiment)
         name = _target_name(experiment)
-        target = await self._targets.get(Key(key.namespace, name)) if name else None
+        try:
+            target = await self._targets.get(Key(key.namespace, name)) if name else None
+        except RefusedError as error:
+            await self._report(experiment, error)
+            raise
         return View(
             experiment=experiment,
             target=target,
             namespace=namespace,
-            config_maps=await self._config_maps(key.namespace, target),
+            config_maps=await self._config_maps(key, target),
             rivals=self._known.rivals(experiment),
             halt=self._halt(),
             answer=self._accounts.answer(key, experiment.uid),
+            observation=self._watch.observation(experiment) if self._watch else None,
         )
 
-    async def _namespace(self, name: str) -> Namespace | None:
+    def _follow(self, key: Key, view: View | None) -> None:
+        """Have the metrics of what runs looked at, and of nothing else."""
+        if self._watch is None:
+            return
+        if view is not None and view.target is not None and view.experiment.status.phase is Phase.RUNNING:
+            self._watch.follow(view.experiment, view.target)
+        else:
+            self._watch.leave(key)
+
+    async def _namespace(self, key: Key) -> Namespace | None:
         """None when it cannot be read: an end that does not depend on it must not wait for it."""
         try:
-            return await self._surroundings.namespace(name)
+            return await self._surroundings.namespace(key.namespace)
         except (ApiError, UnavailableError) as error:
-            _log.warning("namespace not read", namespace=name, error=str(error))
+            self._not_read("namespace not read", key, error)
             return None
 
-    async def _config_maps(self, namespace: str, target: Target | None) -> ConfigMaps | None:
+    def _not_read(self, what: str, key: Key, error: Exception) -> None:
+        _log.warning(what, namespace=key.namespace, error=str(error))
+        if isinstance(error, RefusedError):
+            self._refused_reads[key] = error
+
+    async def _config_maps(self, key: Key, target: Target | None) -> ConfigMaps | None:
         containers = [*target.containers, *target.init_containers] if target else []
         names = {name for container in containers for name in referenced_config_maps(container)}
         try:
-            return await self._surroundings.config_maps(namespace, names) if names else {}
+            return await self._surroundings.config_maps(key.namespace, names) if names else {}
         except (ApiError, UnavailableError) as error:
-            _log.warning("ConfigMaps not read", namespace=namespace, error=str(error))
+            self._not_read("ConfigMaps not read", key, error)
             return None
 
     async def _do(self, action: Action, view: View) -> View:
         experiment = view.experiment
         match action:
             case Retry():
+                refused = self._refused_reads.get(experiment.key)
+                if refused is not None:
+                    await self._report(experiment, refused)
                 raise NotYetError(f"{experiment.key}: {action.why}")
             case AddFinalizer():
                 return self._seen(view, await self._experiments.add_finalizer(experiment))
@@ -198,6 +227,8 @@ class Reconciler:
             # It may be stored, and whoever looks next has no reason to announce it then.
             await self._announce(experiment, action.announce)
             raise
+        if written.status.phase is not Phase.RUNNING:
+            self._follow(experiment.key, None)
         await self._announce(experiment, action.announce)
         if written.status.phase is not experiment.status.phase:
             self._count(written)

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 32
     # Seconds between two looks at everything, for what a watch may have missed.
     resync_seconds: Annotated[float, Field(gt=0)] = 300
+    # Seconds between two looks at the metrics of what runs, for stop conditions.
+    scrape_seconds: Annotated[float, Field(gt=0)] = 5
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shadowfault_operator.environment import ConfigMaps
     from shadowfault_operator.model import Experiment
     from shadowfault_operator.nets import Namespace
+    from shadowfault_operator.stopconditions import Observation
     from shadowfault_operator.target import Target
     from shadowfault_operator.verdict import Finding
 
@@ -28,6 +29,7 @@ class View:
     `namespace` and `config_maps` are None when they could not be read just now. `untouched` is true when the
     API server has refused our injection in this very pass, so that what the target lacks was never there.
     `answer` is what the target said when it was asked for the account, None where it was not, or not yet.
+    `observation` is what the target's metrics say of a run, None where nobody has looked.
     """
 
     experiment: Experiment
@@ -38,6 +40,7 @@ class View:
     untouched: bool = False
     halt: HaltState = LIFTED
     answer: Account | Finding | None = None
+    observation: Observation | None = None
 
     def objection(self, nets: tuple[Net, ...]) -> Objection | None:
         """What the nets say.

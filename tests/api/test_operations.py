@@ -138,6 +138,30 @@ async def test_paths_that_do_not_exist_do_not_become_series(service: Service) ->
     assert "ODD" not in text
 
 
+async def test_critical_writes_are_counted_by_what_the_user_saw(service: Service) -> None:
+    async def outcomes(operation: str) -> dict[str, float]:
+        return {
+            outcome: await service.metric("primary_writes_total", operation=operation, outcome=outcome)
+            for outcome in ("success", "refused", "error")
+        }
+
+    listing = await service.create()
+    await service.client.post("/api/listings", json={"title": ""})
+    path = f"/api/listings/{listing['id']}"
+    await service.client.patch(path, json={"price": 2}, headers={"If-Match": '"99"'})
+    await service.client.delete(path)
+    # Neither reads nor the write that is not critical.
+    await service.client.get("/api/listings")
+    await service.client.post(f"{path}/views")
+    await service.settled()
+    service.primary("ALTER TABLE listings RENAME TO gone")
+    assert (await service.client.post("/api/listings", json={"title": "x", "price": 1})).status_code >= 500
+    assert await outcomes("create") == {"success": 1, "refused": 1, "error": 1}
+    assert await outcomes("update") == {"success": 0, "refused": 1, "error": 0}
+    assert await outcomes("delete") == {"success": 1, "refused": 0, "error": 0}
+    assert await service.metric("primary_writes_total") == 5
+
+
 @pytest.mark.postgres
 async def test_without_its_primary_a_service_says_503_and_comes_back_by_itself() -> None:
     with PostgresServer.start() as server, postgresql_pair(server) as databases:

@@ -56,6 +56,9 @@ SEED_RULE = "must have 1 to 64 characters out of letters, digits and - . _ : @ /
 FORM_RULE = "must be whole hours, minutes and seconds in this order, such as 15m, 1h30m or 90s"
 CAP_RULE = "must be between 1s and 4h; run a longer test as several experiments"
 
+RATIO_RULE = "must be between 0 and 1, such as 0.05 for 5 %"
+TWICE_RULE = "has a limit for a condition that it disables: leave out the one or the other"
+
 ACCEPTED = [
     with_spec(),
     *(with_spec(rate=rate) for rate in (1, 1.0, 0.1, 0.000001)),
@@ -66,6 +69,21 @@ ACCEPTED = [
     *(with_target(name=name) for name in ("a", "api", "api-v2", "api.v2", "0", "x" * 253)),
     *(with_target(container=name) for name in ("a", "api-1", "x" * 63)),
     with_target(kind="Deployment"),
+    *(
+        with_spec(stopConditions=conditions)
+        for conditions in (
+            {},
+            {
+                "primaryErrorRatio": 0,
+                "minimumRequests": 1,
+                "unexplainedDiscrepancies": 0,
+                "shadowFailures": 0,
+            },
+            {"primaryErrorRatio": 1, "shadowFailures": 10**9},
+            {"primaryErrorRatio": 0.1, "disabled": ["unexplainedDiscrepancies", "shadowFailures"]},
+            {"minimumRequests": 5, "disabled": ["primaryErrorRatio"]},
+        )
+    ),
 ]
 REFUSED = [
     *((with_spec(rate=rate), "spec.rate", RATE_RULE) for rate in (0, -0.1, 1.01, 5, 100)),
@@ -94,6 +112,23 @@ REFUSED = [
     (with_target(container="x" * 64), "spec.targetRef.container", "may not be more than 63 bytes"),
     (with_target(kind=""), "spec.targetRef.kind", 'supported values: "Deployment"'),
     (with_target(kind="StatefulSet"), "spec.targetRef.kind", 'supported values: "Deployment"'),
+    *(
+        (with_spec(stopConditions={"primaryErrorRatio": ratio}), "spec.stopConditions.primaryErrorRatio", m)
+        for ratio, m in ((-0.1, RATIO_RULE), (1.1, RATIO_RULE), (5, RATIO_RULE), ("5%", "of type number"))
+    ),
+    *(
+        (with_spec(stopConditions={field: value}), f"spec.stopConditions.{field}", "greater than or equal to")
+        for field, value in (("minimumRequests", 0), ("unexplainedDiscrepancies", -1), ("shadowFailures", -1))
+    ),
+    (
+        with_spec(stopConditions={"disabled": ["everything"]}),
+        "spec.stopConditions.disabled[0]",
+        'supported values: "primaryErrorRatio", "unexplainedDiscrepancies", "shadowFailures"',
+    ),
+    *(
+        (with_spec(stopConditions={name: 1, "disabled": [name]}), "spec.stopConditions", TWICE_RULE)
+        for name in ("primaryErrorRatio", "unexplainedDiscrepancies", "shadowFailures")
+    ),
 ]  # fmt: skip
 
 
@@ -151,6 +186,7 @@ FULL = {
     "scope": "shadow_write_only",
     "duration": "15m",
     "suspend": False,
+    "stopConditions": {"primaryErrorRatio": 0.1, "disabled": ["unexplainedDiscrepancies"]},
 }
 CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"rate": 0.2}, "spec.rate", FROZEN),
@@ -162,6 +198,9 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"targetRef": {"name": "other"}}, "spec.targetRef.name", FROZEN),
     ({"targetRef": {"container": "other"}}, "spec.targetRef.container", FROZEN),
     ({"targetRef": {"container": None}}, "spec.targetRef", "container cannot be added or removed"),
+    ({"stopConditions": {"primaryErrorRatio": 0.9}}, "spec.stopConditions", FROZEN),
+    ({"stopConditions": {"shadowFailures": 9}}, "spec.stopConditions", FROZEN),
+    ({"stopConditions": None}, "spec", "stopConditions cannot be added or removed"),
 ]
 
 
@@ -194,7 +233,9 @@ def test_the_spec_cannot_be_changed(
     assert server.get(full)["spec"] == FULL
 
 
-@pytest.mark.parametrize("change", [{"seed": "late"}, {"targetRef": {"container": "late"}}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"seed": "late"}, {"targetRef": {"container": "late"}}, {"stopConditions": {}}], ids=str
+)
 def test_what_was_left_out_cannot_be_added(server: ApiServer, bare: str, change: dict[str, Any]) -> None:
     verdict = server.merge(bare, {"spec": change})
     assert verdict.status == 422
@@ -248,6 +289,7 @@ def test_the_operators_status_is_kept_as_it_is_written(server: ApiServer, bare: 
                 OriginalEntry({"name": "CHAOS_SEED", "valueFrom": unheard_of}),
             ),
         ),
+        unexplained_baseline=3,
         conditions=tuple(
             {
                 "type": kind,

@@ -9,6 +9,7 @@ import pytest
 
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.verdict import Finding
+from shadowfault_packaging import metrics
 from shadowfault_packaging.endings import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +43,20 @@ def test_every_reason_of_a_verdict_is_explained() -> None:
     text = (ROOT / "docs" / "verdict.md").read_text()
     missing = [one.title for one in Finding if f"| `{one.title}` | {one.result} |" not in text]
     assert missing == []
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    """`make chart-readme` writes it anew."""
+    text = metrics.PAGE.read_text()
+    assert text == metrics.page()
+    # Of both sides, of the process and of the database; the contract's names as they are in the contract.
+    for name in (
+        "shadowfault_overrun_seconds",
+        "shadowfault_missing_permissions",
+        "shadow_write_failures_total` | counter | entity_type, operation, failure_type",
+        "shadow_discrepancies_total` | counter, *database* | entity_type, discrepancy_type",
+        "shadow_discrepancy_last_check_timestamp` | gauge, *database* | entity_type",
+        "chaos_injected_faults_total` | counter | entity_type, operation",
+        "evidence_last_seal_timestamp_seconds",
+    ):
+        assert f"| `{name}" in text

@@ -14,6 +14,8 @@ HEADER: Final = "x-request-id"
 PATTERN: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 EXPECTED: Final = "X-Request-Id: expected 1 to 128 letters, digits or any of . _ : / + = -"
 
+# Where a route leaves (entity type, operation) of the critical write it answers.
+CRITICAL_WRITE: Final = "shadowfault.critical_write"
 _KEY: Final = "shadowfault"
 
 

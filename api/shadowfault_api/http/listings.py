@@ -5,12 +5,13 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, params
 from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from shadowfault import Surface
 from shadowfault_api.entities import LISTING, Operation
+from shadowfault_api.http.context import CRITICAL_WRITE
 from shadowfault_api.http.models import (
     Accepted,
     ListingDocument,
@@ -43,7 +44,16 @@ _ETag = Annotated[str, StringConstraints(pattern=r'^(\*|"[0-9]{1,9}")$')]
 IfMatch = Annotated[_ETag | SkipJsonSchema[None], Header(description='The ETag that was read, such as "3".')]
 
 
-@router.post("", status_code=HTTPStatus.CREATED)
+def _critical(operation: Operation) -> list[params.Depends]:
+    """Mark a route as a write that no fault may ever be seen in: its outcomes are counted."""
+
+    async def mark(request: Request) -> None:
+        request.scope[CRITICAL_WRITE] = (LISTING, operation.value)
+
+    return [Depends(mark)]
+
+
+@router.post("", status_code=HTTPStatus.CREATED, dependencies=_critical(Operation.CREATE))
 async def create(body: NewListing, held: Held, origin: From, response: Response) -> ListingDocument:
     """Create a listing. The shadow write follows later and changes nothing here."""
     with held.tracing.primary_write(Operation.CREATE):
@@ -81,7 +91,7 @@ async def get(listing_id: UUID, held: Held, key: ClientRequestId, response: Resp
     return ListingDocument.of(listing)
 
 
-@router.patch("/{listing_id}", responses=_GONE_OR_CHANGED)
+@router.patch("/{listing_id}", responses=_GONE_OR_CHANGED, dependencies=_critical(Operation.UPDATE))
 async def patch(  # noqa: PLR0913, PLR0917 - the parameters are those of the HTTP request
     listing_id: UUID,
     body: ListingPatch,
@@ -100,7 +110,12 @@ async def patch(  # noqa: PLR0913, PLR0917 - the parameters are those of the HTT
     return ListingDocument.of(listing)
 
 
-@router.delete("/{listing_id}", status_code=HTTPStatus.NO_CONTENT, responses=_GONE_OR_CHANGED)
+@router.delete(
+    "/{listing_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=_GONE_OR_CHANGED,
+    dependencies=_critical(Operation.DELETE),
+)
 async def delete(listing_id: UUID, held: Held, origin: From, if_match: IfMatch = None) -> None:
     """Delete a listing."""
     with held.tracing.primary_write(Operation.DELETE):

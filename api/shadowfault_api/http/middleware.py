@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.http import problems
-from shadowfault_api.http.context import InvalidRequestIdError, begin, request_id_of
+from shadowfault_api.http.context import CRITICAL_WRITE, InvalidRequestIdError, begin, request_id_of
 from shadowfault_api.logs import describe_exception
 from shadowfault_api.metrics import Metrics, exemplar
 from shadowfault_api.tracing import Tracing
@@ -68,10 +68,19 @@ class RequestMiddleware:
         status = answer.status
         self._tally.note(method, route, status)
         self._metrics.requests.labels(method, route, str(status)).inc()
+        written = scope.get(CRITICAL_WRITE)
+        if written is not None:
+            self._metrics.primary_writes.labels(*written, _outcome(int(status))).inc()
         self._metrics.request_durations.labels(method, route).observe(seconds, exemplar(answer.request_id))
         if scope["path"] in _QUIET_PATHS and status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return
         _log.info("request", method=method, route=route, status=int(status), seconds=round(seconds, 6))
+
+
+def _outcome(status: int) -> str:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "error"
+    return "refused" if status >= HTTPStatus.BAD_REQUEST else "success"
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
