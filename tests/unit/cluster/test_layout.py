@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("name", ["dev", "a", "0", "a-b", "x" * 40, layout.random_name()])
+@pytest.mark.parametrize(
+    "name", ["dev", "a", "0", "a-b", "x" * 40, pytest.param(layout.random_name(), id="random")]
+)
 def test_names_that_will_do(name: str) -> None:
     assert layout.validate_name(name) == name
 
