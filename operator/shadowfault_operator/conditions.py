@@ -43,8 +43,8 @@ class Conditions:
     now: datetime
 
     def of(self, phase: Phase, reason: str, message: str) -> tuple[Json, ...]:
-        """All conditions of the phase, and those that are of none."""
-        others = (item for item in self.previous if item.get("type") not in TYPES)
+        """All conditions of the phase, and those that are of none; a verdict is of the end it came after."""
+        others = (item for item in self.previous if item.get("type") not in {*TYPES, VERDICT})
         return (*(self._one(kind, kind in _TRUE[phase], reason, message) for kind in TYPES), *others)
 
     def stalled(self, reason: str, message: str) -> tuple[Json, ...]:

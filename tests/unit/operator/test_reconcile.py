@@ -60,6 +60,7 @@ class Cluster:
             surroundings=SimpleNamespace(namespace=self.namespace),  # type: ignore[arg-type]
             announcer=self,
             disarmer=SimpleNamespace(disarm=lambda *_: None),
+            accounts=SimpleNamespace(answer=lambda *_: None, ask=lambda *_: None, forget=lambda _: None),
             known=known,
             metrics=Metrics(known),
             clock=Clock(lambda: self._scene.now),
