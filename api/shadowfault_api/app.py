@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import exc
 
 from shadowfault_api.evidence.sealing import Sealing
-from shadowfault_api.http import admin, listings, operations, problems
+from shadowfault_api.http import admin, listings, operations, problems, repairs
 from shadowfault_api.http.middleware import RequestMiddleware
 from shadowfault_api.http.resources import Resources
 from shadowfault_api.jobs import Jobs
@@ -87,7 +87,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
     )
     app.state.resources = resources
     app.state.draining = False
-    for router in (listings.router, operations.router, admin.router):
+    for router in (listings.router, operations.router, admin.router, repairs.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(
