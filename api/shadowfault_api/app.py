@@ -150,7 +150,12 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
         listings=store,
         reads=Reads(store, path, injector),
         writer=writer,
-        jobs=Jobs(JobRuns(primary), verification(settings), settings.verifier_interval_seconds),
+        jobs=Jobs(
+            JobRuns(primary),
+            verification(settings),
+            settings.verifier_interval_seconds,
+            settings.verifier_schedule,
+        ),
         probe_deadline=Deadline(_PROBE_SECONDS),
         tracing=path.tracing,
     )
