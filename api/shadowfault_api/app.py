@@ -16,7 +16,7 @@ from shadowfault_api.accounts.accounting import Accounting
 from shadowfault_api.accounts.store import AccountStore
 from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.evidence.sealing import Sealing
-from shadowfault_api.http import admin, listings, operations, problems
+from shadowfault_api.http import admin, listings, operations, problems, repairs
 from shadowfault_api.http.middleware import RequestMiddleware
 from shadowfault_api.http.resources import Resources
 from shadowfault_api.jobs import Jobs
@@ -34,7 +34,7 @@ from shadowfault_api.store.primary import ListingStore, Primary
 from shadowfault_api.store.shadow import Shadow
 from shadowfault_api.store.urls import create_asynchronous_engine
 from shadowfault_api.tracing import NoTracing
-from shadowfault_api.verification import going_on, verification
+from shadowfault_api.verification import verification
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,7 +92,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
     )
     app.state.resources = resources
     app.state.draining = False
-    for router in (listings.router, operations.router, admin.router):
+    for router in (listings.router, operations.router, admin.router, repairs.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(
@@ -149,7 +149,7 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
     writer = ShadowWriter(path, Settler(path, injector), options)
     path.metrics.watch(lambda: writer.queue_depth, path.breaker)
     runs, accounts = JobRuns(primary), AccountStore(primary)
-    jobs = Jobs(runs, verification(settings), settings.verifier_interval_seconds)
+    jobs = Jobs(runs, verification(settings), settings.verifier_interval_seconds, settings.verifier_schedule)
     return Resources(
         settings=settings,
         injector=injector,
@@ -160,7 +160,7 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
         writer=writer,
         jobs=jobs,
         tally=Tally(accounts, injector),
-        accounting=Accounting(accounts, jobs, runs, going_on(settings)),
+        accounting=Accounting(accounts, jobs, runs),
         probe_deadline=Deadline(_PROBE_SECONDS),
         tracing=path.tracing,
     )

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from shadowfault_api.logs import describe_exception
+from shadowfault_api.schedule import next_after
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
-    from shadowfault_api.store.job_runs import JobRuns
+    from shadowfault_api.store.job_runs import JobRuns, Run
 
 VERIFIER: Final = "shadow-discrepancy-verifier"
 VERIFIER_SCHEDULE: Final = "*/15 * * * *"
@@ -44,14 +43,21 @@ class UnknownJobError(Exception):
 class Jobs:
     """The one job there is, and its runs. A run is one thread at most, however often it is asked for."""
 
-    def __init__(self, runs: JobRuns, verification: Verification, interval_seconds: float) -> None:
+    def __init__(
+        self,
+        runs: JobRuns,
+        verification: Verification,
+        interval_seconds: float,
+        schedule: str = VERIFIER_SCHEDULE,
+    ) -> None:
+        """`interval_seconds` above 0 has this process start it; else `schedule` says when a CronJob does."""
         every = timedelta(seconds=interval_seconds) if interval_seconds else None
         self._runs = runs
         self._verification = verification
         self._job = Job(
             VERIFIER,
             "Compares primary and shadow and records every discrepancy.",
-            f"every {interval_seconds:g} s" if every else VERIFIER_SCHEDULE,
+            f"every {interval_seconds:g} s" if every else schedule,
             every,
         )
         self._next_run_at: datetime | None = None
@@ -80,8 +86,16 @@ class Jobs:
             "scheduledBy": "CronJob" if self._job.every is None else "process",
             "running": any(row.state == "running" for row in rows),
             "lastRuns": [run_document(row) for row in rows],
-            "nextRunAt": _timestamp(self._next_run_at),
+            "nextRunAt": _timestamp(self._next_run()),
         }
+
+    def _next_run(self) -> datetime | None:
+        if self._job.every is not None:
+            return self._next_run_at
+        try:
+            return next_after(self._job.schedule, datetime.now(UTC))
+        except ValueError:  # Kubernetes takes notations of its own: no reason not to serve
+            return None
 
     async def trigger(self, name: str, trigger: str = "admin") -> tuple[str, bool]:
         """Start a run, unless one is going on; returns its id and whether it is new.
@@ -134,7 +148,7 @@ class Jobs:
                 await self.trigger(self._job.name, "schedule")
 
 
-def run_document(row: Row[Any]) -> dict[str, Any]:
+def run_document(row: Run) -> dict[str, Any]:
     """Describe a run for people and programs; times are RFC 3339 in UTC, the duration is in seconds."""
     seconds = (row.finished_at - row.started_at).total_seconds() if row.finished_at else None
     return {

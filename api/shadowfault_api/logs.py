@@ -58,6 +58,14 @@ def configure_logging(level: str) -> None:
         logger.propagate = True
 
 
+def log_to_stderr(level: str) -> None:
+    """Send everything from `level` up to stderr: stdout is for a command's report."""
+    configure_logging(level)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+
+
 def describe_exception(error: BaseException) -> dict[str, Any]:
     """Describe an exception by its class and its innermost frames."""
     return {"error_class": type(error).__name__, "error_at": _frames(error.__traceback__)}

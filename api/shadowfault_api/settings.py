@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Run the verifier in this process every so often; 0 leaves it to a CronJob.",
     )
+    verifier_schedule: str = Field(
+        default="*/15 * * * *",
+        description="When the CronJob runs the verifier, in cron's notation and UTC; off: nothing does. "
+        "Shown in the list of jobs, and no more: it starts nothing.",
+    )
     evidence_database_url: _Url | None = Field(
         default=None,
         description="The primary database under the role that seals evidence; DATABASE_URL without it.",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shadowfault_api.jobs import Verification
     from shadowfault_api.settings import Settings
 
@@ -28,14 +26,3 @@ def verification(settings: Settings) -> Verification:
         return result
 
     return verify
-
-
-def going_on(settings: Settings) -> Callable[[], bool]:
-    """Bind the question whether a verifier runs now, here or anywhere else."""
-
-    def ask() -> bool:
-        from shadowfault_api.verifier.lock import held  # noqa: PLC0415 - as above
-
-        return held(settings.database_url.get_secret_value())
-
-    return ask

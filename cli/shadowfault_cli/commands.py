@@ -72,6 +72,12 @@ def verify(ctx: typer.Context) -> None:
 
 
 @app.command(**_DELEGATED)
+def repair(ctx: typer.Context) -> None:
+    """Write chosen discrepancies anew from the primary to the shadow; a dry run, unless told to write."""
+    _delegate("shadowfault_api.repair.cli", ctx)
+
+
+@app.command(**_DELEGATED)
 def evidence(ctx: typer.Context) -> None:
     """Seal, verify, export and prune the evidence."""
     _delegate("shadowfault_api.evidence.cli", ctx)

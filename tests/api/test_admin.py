@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from shadowfault_api.jobs import VERIFIER, Jobs
+from shadowfault_api.store.urls import create_sync_engine
+from shadowfault_api.verifier import verify_stores
+from shadowfault_api.verifier.lock import exclusive
+from shadowfault_api.verifier.side import Side
 from shadowfault_testing.service import until
 
 if TYPE_CHECKING:
@@ -89,7 +94,7 @@ async def test_the_verifier_runs_when_it_is_triggered_and_its_run_can_be_followe
     assert run["durationSeconds"] >= 0
 
     (job,) = (await service.client.get("/api/admin/jobs")).json()
-    assert (job["name"], job["running"], job["nextRunAt"]) == (VERIFIER, False, None)
+    assert (job["name"], job["running"], job["schedule"]) == (VERIFIER, False, "*/15 * * * *")
     assert [one["id"] for one in job["lastRuns"]] == [run["id"]]
     labels = {"entity_type": "Listing", "discrepancy_type": "missing_in_shadow"}
     assert await service.metric("shadow_discrepancies_total", **labels) == 1
@@ -140,3 +145,77 @@ async def test_the_verifier_runs_every_so_often_where_it_is_asked_to(start: Star
         return any(run["state"] == "succeeded" and run["trigger"] == "schedule" for run in job["lastRuns"])
 
     await until(ran)
+
+
+async def test_the_list_says_when_the_cronjob_is_due_also_where_it_starts_elsewhere(start: Start) -> None:
+    service = await start(verifier_schedule="30 4 * * *")
+    before = datetime.now(UTC)
+    (job,) = (await service.client.get("/api/admin/jobs")).json()
+    due = datetime.fromisoformat(job["nextRunAt"])
+    assert (job["schedule"], job["scheduledBy"], due.hour, due.minute) == ("30 4 * * *", "CronJob", 4, 30)
+    assert before < due <= before + timedelta(days=1)
+    for nothing_known in ("off", "@every 1h"):
+        other = await start(verifier_schedule=nothing_known)
+        (job,) = (await other.client.get("/api/admin/jobs")).json()
+        assert (job["schedule"], job["nextRunAt"]) == (nothing_known, None)
+
+
+async def test_runs_of_the_command_line_and_of_the_cronjob_are_in_the_list(service: Service) -> None:
+    databases = service.databases
+    for trigger in ("cli", "schedule"):
+        await asyncio.to_thread(verify_stores, databases.primary, databases.shadow, trigger=trigger)
+    (job,) = (await service.client.get("/api/admin/jobs")).json()
+    assert [(run["trigger"], run["state"]) for run in job["lastRuns"]] == [
+        ("schedule", "succeeded"),
+        ("cli", "succeeded"),
+    ]
+    assert all(run["result"]["clean"] and run["durationSeconds"] >= 0 for run in job["lastRuns"])
+
+
+def _enter(service: Service, run_id: str, age: timedelta) -> None:
+    started = datetime.now(UTC) - age
+    service.primary(
+        "INSERT INTO job_runs (id, job, trigger, state, started_at)"
+        " VALUES (:id, :job, 'cli', 'running', :at)",
+        id=run_id,
+        job=VERIFIER,
+        at=started.replace(tzinfo=None).isoformat(" ", "microseconds")
+        if service.databases.backend == "sqlite"
+        else started,
+    )
+
+
+async def test_a_run_whose_process_died_is_shown_as_failed_and_makes_way(service: Service) -> None:
+    dead = "01890000-0000-7000-8000-00000000dead"
+    _enter(service, dead, timedelta(minutes=2))
+    (job,) = (await service.client.get("/api/admin/jobs")).json()
+    (run,) = job["lastRuns"]
+    assert (job["running"], run["state"], run["result"]) == (False, "failed", {"error": "Abandoned"})
+    answer = await service.client.get(f"/api/admin/jobs/{VERIFIER}/runs/{dead}")
+    assert answer.json()["state"] == "failed"
+    triggered = (await service.client.post(TRIGGER)).json()
+    assert triggered["runId"] != dead
+    assert triggered["alreadyRunning"] is False
+    (row,) = service.primary("SELECT * FROM job_runs WHERE id = :id", id=dead)
+    assert (row["state"], row["finished_at"] is None) == ("failed", False)
+
+
+async def test_a_run_just_entered_may_not_have_its_lock_yet(service: Service) -> None:
+    young = "01890000-0000-7000-8000-00000000aaaa"
+    _enter(service, young, timedelta(seconds=5))
+    (job,) = (await service.client.get("/api/admin/jobs")).json()
+    assert (job["running"], job["lastRuns"][0]["state"]) == (True, "running")
+    assert (await service.client.post(TRIGGER)).json() == {"runId": young, "alreadyRunning": True}
+
+
+async def test_a_run_that_takes_hours_is_running_as_long_as_it_holds_the_lock(service: Service) -> None:
+    long = "01890000-0000-7000-8000-0000000010ff"
+    _enter(service, long, timedelta(hours=5))
+    engine = create_sync_engine(service.databases.primary)
+    with exclusive(Side("primary", engine, 5.0)):
+        (job,) = (await service.client.get("/api/admin/jobs")).json()
+        assert (job["running"], job["lastRuns"][0]["state"]) == (True, "running")
+        assert (await service.client.post(TRIGGER)).json() == {"runId": long, "alreadyRunning": True}
+    engine.dispose()
+    (job,) = (await service.client.get("/api/admin/jobs")).json()
+    assert (job["running"], job["lastRuns"][0]["state"]) == (False, "failed")

@@ -215,6 +215,19 @@ async def test_a_failure_two_replicas_come_upon_is_recorded_once(start: Start) -
     assert len(service.evidence()) == 1
 
 
+async def test_a_row_a_replica_holds_twice_is_counted_once(start: Start) -> None:
+    """The clock of the database leapt ahead, and its sweeper claimed what was in its queue already."""
+    service = await start(shadow_database_url="sqlite:////nonexistent/shadow.db")
+    await service.create()
+    await service.create()
+    outbox = Outbox(service.resources.primary, claim_seconds=-1)
+    one, other = await outbox.claim(10)
+    failure = FailedWrite(one, Failure("timeout"))
+    settled = await outbox.record([other, other], [failure, failure])
+    assert settled == Settled([other], [failure])
+    assert len(service.evidence()) == 1
+
+
 async def test_an_older_success_does_not_clear_a_newer_failure(start: Start) -> None:
     service = await start(chaos=EVERYTHING_FAILS)
     listing = await service.create()

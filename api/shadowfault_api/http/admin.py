@@ -35,7 +35,12 @@ def _is_loopback(peer: str | None) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-async def _admin(request: Request, held: Held) -> None:
+async def require_admin(request: Request, held: Held) -> None:
+    """Let through who may use the admin paths.
+
+    Raises:
+        Problem: the caller may not.
+    """
     secret = held.settings.admin_token
     token = None if secret is None else secret.get_secret_value()
     peer = request.client.host if request.client else None
@@ -53,7 +58,7 @@ async def _admin(request: Request, held: Held) -> None:
 router = APIRouter(
     prefix="/api/admin/jobs",
     tags=["admin"],
-    dependencies=[Depends(_admin)],
+    dependencies=[Depends(require_admin)],
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,

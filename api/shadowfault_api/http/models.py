@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    Strict,
     StringConstraints,
     WithJsonSchema,
     model_validator,
@@ -169,3 +170,36 @@ class AccountDocument(_Model):
     unexplained: _Count
     primary_errors: _Count | None = Field(description="Writes of users answered with a 5xx meanwhile.")
     primary_requests: _Count | None = Field(description="Writes users asked for meanwhile.")
+
+
+_RecordId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+_EntityId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,36}$")]
+_MOST_IDS = 1000
+_Chosen = ("discrepancies", "evidence", "run", "keys", "type")
+
+
+class RepairRequest(_Model):
+    """The body of POST /api/admin/repairs: what to repair, one kind at least, and whether to write."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in _Chosen]})
+
+    discrepancies: list[_RecordId] = Field(default=[], min_length=1, max_length=_MOST_IDS)
+    evidence: list[_RecordId] = Field(default=[], min_length=1, max_length=_MOST_IDS)
+    run: _RecordId = ""
+    keys: list[_EntityId] = Field(default=[], min_length=1, max_length=_MOST_IDS)
+    type: Literal["missing_in_shadow", "missing_in_primary", "data_mismatch"] = "missing_in_shadow"
+    apply: Annotated[bool, Strict(), Field(description="Write; without it nothing is written.")] = False
+    delete_unexplained: Annotated[
+        bool,
+        Strict(),
+        Field(description="Make tombstones also where no delete is on record."),
+    ] = False
+    # In JSON 100.0 is an integer too, and "100" is none.
+    limit: Annotated[int, Field(ge=1, le=_MOST_IDS), BeforeValidator(_number_only)] = 100
+    rows_per_second: Annotated[float, Field(ge=1, le=10_000), BeforeValidator(_number_only)] = 100.0
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.model_fields_set.intersection(_Chosen):
+            raise ValueError("give one of " + ", ".join(_Chosen))
+        return self

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import insert, select, text, update
 
 from shadowfault_api.entities import new_id
+from shadowfault_api.store.locks import verifier_works
 from shadowfault_api.store.schema import job_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import Row, Select
 
     from shadowfault_api.store.primary import Primary
 
-# A run this old that never finished belongs to a process that died.
-STALE_AFTER: Final = timedelta(hours=1)
+# A run is entered before its process takes the verifier's lock. Older, and the lock is free: it died.
+_GRACE: Final = timedelta(minutes=1)
+_ABANDONED: Final = {"error": "Abandoned"}
 _LOCK_KEY: Final = 5_274_118_904
+
+
+class Run(NamedTuple):
+    """A run as it is to be shown: one whose process died has failed, also before that is entered."""
+
+    id: str
+    trigger: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    result: dict[str, Any] | None
 
 
 class JobRuns:
@@ -37,11 +50,7 @@ class JobRuns:
         now = datetime.now(UTC)
         query = (
             select(job_runs.c.id)
-            .where(
-                job_runs.c.job == job,
-                job_runs.c.state == "running",
-                job_runs.c.started_at > now - STALE_AFTER,
-            )
+            .where(job_runs.c.job == job, job_runs.c.state == "running")
             .order_by(job_runs.c.started_at)
             .limit(1)
         )
@@ -49,6 +58,16 @@ class JobRuns:
             if self._primary.postgresql:
                 # Two replicas must not both find nothing; on SQLite the writer's lock does this.
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+            if not await verifier_works(connection):
+                await connection.execute(
+                    update(job_runs)
+                    .where(
+                        job_runs.c.job == job,
+                        job_runs.c.state == "running",
+                        job_runs.c.started_at < now - _GRACE,
+                    )
+                    .values(state="failed", finished_at=now, result=_ABANDONED)
+                )
             running = (await connection.execute(query)).scalar_one_or_none()
             if running is not None:
                 return running, False
@@ -69,13 +88,12 @@ class JobRuns:
                 )
             )
 
-    async def get(self, job: str, run_id: str) -> Row[Any] | None:
+    async def get(self, job: str, run_id: str) -> Run | None:
         """Read one run."""
         query = select(job_runs).where(job_runs.c.job == job, job_runs.c.id == run_id)
-        async with self._primary.reader.connect() as connection:
-            return (await connection.execute(query)).first()
+        return next(iter(await self._read(query)), None)
 
-    async def latest(self, job: str, limit: int) -> Sequence[Row[Any]]:
+    async def latest(self, job: str, limit: int) -> Sequence[Run]:
         """Read the last runs, newest first."""
         query = (
             select(job_runs)
@@ -83,5 +101,24 @@ class JobRuns:
             .order_by(job_runs.c.started_at.desc(), job_runs.c.id.desc())
             .limit(limit)
         )
+        return await self._read(query)
+
+    async def _read(self, query: Select[Any]) -> Sequence[Run]:
         async with self._primary.reader.connect() as connection:
-            return (await connection.execute(query)).all()
+            # In this order: a run that ends between the two looks is seen to have ended.
+            works = await verifier_works(connection)
+            rows = (await connection.execute(query)).all()
+        latest_dead = None if works else datetime.now(UTC) - _GRACE
+        return [_run(row, latest_dead) for row in rows]
+
+
+def _run(row: Row[Any], latest_dead: datetime | None) -> Run:
+    dead = row.state == "running" and latest_dead is not None and row.started_at < latest_dead
+    return Run(
+        row.id,
+        row.trigger,
+        "failed" if dead else row.state,
+        row.started_at,
+        row.finished_at,
+        _ABANDONED if dead else row.result,
+    )

@@ -177,7 +177,8 @@ async def _record_failures(
             .returning(outbox.c.id)
         )
         settled.update((await connection.execute(statement)).scalars())
-    return [write for write in failed if write.entry.id in settled]
+    # Where the database's clock leaps, a row is claimed again by who still holds it: a batch has it twice.
+    return list({write.entry.id: write for write in failed if write.entry.id in settled}.values())
 
 
 async def _remove(connection: AsyncConnection, written: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
@@ -190,7 +191,7 @@ async def _remove(connection: AsyncConnection, written: Sequence[OutboxEntry]) -
         .returning(outbox.c.id, outbox.c.state)
     )
     pending = {row.id for row in await connection.execute(statement) if row.state == "pending"}
-    return [entry for entry in written if entry.id in pending]
+    return list({entry.id: entry for entry in written if entry.id in pending}.values())  # as above
 
 
 async def _supersede(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 from enum import StrEnum
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shadowfault_api.logs import configure_logging
+from shadowfault_api.logs import log_to_stderr
 from shadowfault_api.settings import SettingsError, load_settings
 from shadowfault_api.verifier.errors import VerificationError
 from shadowfault_api.verifier.run import VerifierOptions, verify_stores
@@ -93,7 +92,7 @@ def _verify(trigger: StartedBy, options: VerifierOptions) -> VerifierReport:
         settings = load_settings()
     except SettingsError as error:
         raise _not_verified(str(error)) from None
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     try:
         return verify_stores(
             settings.database_url.get_secret_value(),
@@ -108,14 +107,6 @@ def _verify(trigger: StartedBy, options: VerifierOptions) -> VerifierReport:
 def _not_verified(message: str) -> typer.Exit:
     sys.stderr.write(f"{message}\n")
     return typer.Exit(EXIT_NOT_VERIFIED)
-
-
-def _log_to_stderr(level: str) -> None:
-    """Keep stdout for the report."""
-    configure_logging(level)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)
 
 
 def _print_table(report: VerifierReport) -> None:

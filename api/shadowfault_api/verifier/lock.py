@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,19 +20,20 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shadowfault_api.store.urls import create_sync_engine
+from shadowfault_api.store.locks import VERIFIER_LOCK_KEY, VERIFIER_LOCK_SUFFIX
 from shadowfault_api.verifier.errors import AlreadyRunningError, UnreachableError
-from shadowfault_api.verifier.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-# Any constant; the service's own locks have the two keys before it.
-_LOCK_KEY: Final = 5_274_118_905
-_LOOK_SECONDS: Final = 5.0
-_LOCK_SUFFIX: Final = "-verify.lock"
+    from shadowfault_api.verifier.side import Side
+
+
+# Whoever looks whether the file is locked holds it for a moment (`locks.verifier_works`).
+_LOOKS: Final = 3
+_LOOK_SECONDS: Final = 0.05
 
 
 @contextmanager
@@ -43,22 +45,6 @@ def exclusive(primary: Side) -> Iterator[None]:
     """
     with _advisory_lock(primary) if primary.postgresql else _file_lock(primary):
         yield
-
-
-def held(primary_url: str) -> bool:
-    """Whether a verifier runs on this primary; one that begins while we look is refused, and tries again.
-
-    Raises:
-        VerificationError: it cannot be told.
-    """
-    engine = create_sync_engine(primary_url, timeout_seconds=_LOOK_SECONDS)
-    try:
-        with exclusive(Side("primary", engine, _LOOK_SECONDS)):
-            return False
-    except AlreadyRunningError:
-        return True
-    finally:
-        engine.dispose()
 
 
 def _refused(primary: Side) -> AlreadyRunningError:
@@ -75,7 +61,7 @@ def _advisory_lock(primary: Side) -> Iterator[None]:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             # Also where the unlocking fails: the session does not go back to the pool, and its end unlocks.
             stack.callback(connection.invalidate)
-            ours = connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK_KEY})")).scalar_one()
+            ours = connection.execute(text(f"SELECT pg_try_advisory_lock({VERIFIER_LOCK_KEY})")).scalar_one()
         except SQLAlchemyError as error:
             raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
         if not ours:
@@ -87,14 +73,19 @@ def _advisory_lock(primary: Side) -> Iterator[None]:
 def _unlock(connection: Connection) -> None:
     """Unlock now: the server notices the end of a session a moment later, and the next run may be sooner."""
     with suppress(SQLAlchemyError):
-        connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK_KEY})"))
+        connection.execute(text(f"SELECT pg_advisory_unlock({VERIFIER_LOCK_KEY})"))
 
 
 @contextmanager
 def _file_lock(primary: Side) -> Iterator[None]:
     """Lock a file of its own: to close a second descriptor of the database file drops SQLite's locks."""
-    path = Path(f"{primary.engine.url.database}{_LOCK_SUFFIX}")
+    path = Path(f"{primary.engine.url.database}{VERIFIER_LOCK_SUFFIX}")
     descriptor = _locked(path)
+    for _ in range(_LOOKS):
+        if descriptor is not None:
+            break
+        time.sleep(_LOOK_SECONDS)
+        descriptor = _locked(path)
     if descriptor is None:
         raise _refused(primary)
     try:

@@ -72,6 +72,13 @@ class PrimaryReader:
                 failures[record.entity_id].append(_failed_evidence(record))
         return failures
 
+    def all_failures(self, keys: Sequence[str]) -> dict[str, list[FailedShadowWrite]]:
+        """Read failures of some keys from evidence and the outbox: all that is known to have failed."""
+        failures = self.recorded_failures(keys)
+        for key, more in self.look(keys).failures.items():
+            failures.setdefault(key, []).extend(more)
+        return failures
+
 
 class ShadowReader:
     """The shadow store of an entity."""

@@ -116,7 +116,11 @@ def verify_stores(
     chosen = options or VerifierOptions()
     with ExitStack() as stack:
         sides = [
-            Side(name, stack.enter_context(_engine(database, chosen)), chosen.statement_seconds)
+            Side(
+                name,
+                stack.enter_context(engine_of(database, chosen.connect_seconds)),
+                chosen.statement_seconds,
+            )
             for name, database in (("primary", primary), ("shadow", shadow))
         ]
         check_databases(*sides)
@@ -258,11 +262,12 @@ def _cause_fields(cause: Cause) -> dict[str, str | None]:
 
 
 @contextmanager
-def _engine(database: Database, options: VerifierOptions) -> Iterator[Engine]:
+def engine_of(database: Database, connect_seconds: float) -> Iterator[Engine]:
+    """Make the engine of a database, and let go of it; an engine that is given stays the caller's."""
     if isinstance(database, Engine):
         yield database
         return
-    engine = create_sync_engine(database, timeout_seconds=options.connect_seconds)
+    engine = create_sync_engine(database, timeout_seconds=connect_seconds)
     try:
         yield engine
     finally:

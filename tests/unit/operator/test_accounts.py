@@ -84,7 +84,11 @@ async def bench(
         return web.Response(status=given.status, body=given.body, headers={"Location": "/elsewhere"})
 
     app = web.Application()
-    app.add_routes([web.post("/chaos/account", account)])
+
+    async def elsewhere(_request: web.Request) -> web.Response:
+        return web.json_response(GOOD.document())
+
+    app.add_routes([web.post("/chaos/account", account), web.post("/elsewhere", elsewhere)])
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -185,6 +189,9 @@ async def test_a_defect_of_ours_is_an_answer_too(scene: Any) -> None:
 async def test_who_is_forgotten_is_not_asked_about(scene: Any) -> None:
     async with bench(scene, [GOOD.document()], [Serving(any=True), pods("127.0.0.1")]) as at:
         at.accounts.ask(at.experiment, at.target)
+        _, task = at.accounts._asking[at.experiment.key]
         at.accounts.forget(at.experiment.key)
-        assert await at.answer() == GOOD
+        await asyncio.wait([task])
+        assert task.cancelled()
         assert at.done.empty()
+        assert await at.answer() == GOOD
