@@ -72,6 +72,12 @@ class OperatorProcess:
             raise AssertionError(f"the operator ended:\n{self._log.read_text()}")
         return None
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which the launcher has become."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
     def get(self, path: str) -> str | None:
         """What its HTTP port answers; None while it does not answer with 200."""
         try:

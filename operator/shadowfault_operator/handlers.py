@@ -83,10 +83,10 @@ class Watches:
         if not concerned:
             self._deployments.pop(key, None)
             return
-        ready = int((raw.get("status") or {}).get("readyReplicas") or 0)
+        target = Target(raw)
         for experiment in concerned:
-            self._pods_changed(experiment, ready)
-        fingerprint = _fingerprint(Target(raw)) if event["type"] != "DELETED" else 0
+            self._pods_changed(experiment, target.ready_replicas)
+        fingerprint = _fingerprint(target) if event["type"] != "DELETED" else 0
         if self._deployments.get(key) != fingerprint:
             self._deployments[key] = fingerprint
             for experiment in concerned:

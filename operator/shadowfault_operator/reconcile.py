@@ -93,6 +93,8 @@ class Reconciler:
         self._watch = watch
         # Reads that were refused in the pass that is under way, for those that a decision turned out to need.
         self._refused_reads: dict[Key, RefusedError] = {}
+        # What is to be announced after the patch of the target that may follow, or before anything else.
+        self._to_tell: dict[Key, tuple[Experiment, Objection, datetime]] = {}
         # When the end of an experiment was decided, by UID, on the monotonic clock.
         self._ended: dict[str, float] = {}
 
@@ -102,6 +104,15 @@ class Reconciler:
         Raises:
             NotYetError, ApiError, UnavailableError: to be tried again.
         """
+        try:
+            return await self._pass(key)
+        except asyncio.CancelledError:
+            self._to_tell.pop(key, None)  # an Event holds up no end of ours
+            raise
+        finally:
+            await self._tell(key)
+
+    async def _pass(self, key: Key) -> datetime | None:
         view = await self._look(key)
         for _ in range(_MOST_STEPS):
             if view is None:
@@ -119,6 +130,8 @@ class Reconciler:
                 self._follow(key, view)
                 self._refused_reads.pop(key, None)
                 return action.until
+            if not isinstance(action, Inject | Restore):
+                await self._tell(key)
             try:
                 view = await self._do(action, view)
             except (ConflictError, NotFoundError):
@@ -225,11 +238,11 @@ class Reconciler:
             written = experiment.with_status(status)
         except UnavailableError:
             # It may be stored, and whoever looks next has no reason to announce it then.
-            await self._announce(experiment, action.announce)
+            self._announce_next(experiment, action.announce)
             raise
         if written.status.phase is not Phase.RUNNING:
             self._follow(experiment.key, None)
-        await self._announce(experiment, action.announce)
+        self._announce_next(experiment, action.announce)
         if written.status.phase is not experiment.status.phase:
             self._count(written)
         if status.verdict is not None and not experiment.judged:
@@ -248,9 +261,15 @@ class Reconciler:
                 experiment.key.namespace, view.target, status.injection.container, experiment.uid
             )
 
-    async def _announce(self, experiment: Experiment, what: Objection | None) -> None:
+    def _announce_next(self, experiment: Experiment, what: Objection | None) -> None:
+        """Announce it, but after the patch of the target that may follow: no restore waits for an Event."""
         if what is not None:
-            await self._announcer.announce(experiment, what, self._now())
+            self._to_tell[experiment.key] = (experiment, what, self._now())
+
+    async def _tell(self, key: Key) -> None:
+        untold = self._to_tell.pop(key, None)
+        if untold is not None:
+            await self._announcer.announce(*untold)
 
     def _seen(self, view: View, experiment: Experiment) -> View:
         self._known.update(experiment)

@@ -57,6 +57,12 @@ class _Run:
         self.listing_pause = _FIRST_LISTING
         self.next_listing = 0.0
 
+    def list_late(self) -> None:
+        """There are none to be asked. The target tells when there are, and what it tells may be missed."""
+        self.pods = []
+        self.listing_pause = _LONGEST_LISTING
+        self.next_listing = time.monotonic() + _LONGEST_LISTING
+
 
 class StopWatch:
     """Follows what runs; `changed` is called with what has to be looked at."""
@@ -96,6 +102,7 @@ class StopWatch:
         elif run.target.generation != target.generation:
             run.list_soon()
         run.target = target
+        self.target_changed(experiment.key, target.ready_replicas)
 
     def leave(self, key: Key) -> None:
         """It does not run any more."""
@@ -104,9 +111,13 @@ class StopWatch:
     def target_changed(self, key: Key, ready: int) -> None:
         """That many pods of the experiment's target are ready by now."""
         run = self._runs.get(key)
-        if run is not None and run.ready != ready:
-            run.ready = ready
+        if run is None or run.ready == ready:
+            return
+        run.ready = ready
+        if ready:
             run.list_soon()
+        else:
+            run.list_late()
 
     def observation(self, experiment: Experiment) -> Observation | None:
         """What is known of a run; None where it is not followed."""

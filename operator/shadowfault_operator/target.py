@@ -91,6 +91,11 @@ class Target:
         return int(self.raw["spec"].get("replicas", 1))
 
     @property
+    def ready_replicas(self) -> int:
+        """Pods that are ready, of whatever generation."""
+        return int((self.raw.get("status") or {}).get("readyReplicas") or 0)
+
+    @property
     def paused(self) -> bool:
         return bool(self.raw["spec"].get("paused", False))
 

@@ -106,6 +106,22 @@ def test_killed_at_each_request(installed: Cluster, api: Api, between: Interpose
         end_all(between, still, flow)
 
 
+def test_no_injection_and_no_restore_waits_for_an_event(
+    installed: Cluster, api: Api, between: Interposer
+) -> None:
+    flow = FLOWS["delete"]
+    (case,) = prepared(between, installed, api, FLOWS["inject"], 1)
+    serve(between, [case], Case.running, FLOWS["inject"])
+    injecting = [request.path.split("/")[-2] for request in between.writes()]
+    case.delete()
+    serve(between, [case], Case.gone, flow)
+    restoring = [request.path.split("/")[-2] for request in between.writes()]
+    for kinds in (injecting, restoring):
+        events = [number for number, request in enumerate(kinds) if request == case.ground.namespace]
+        assert len(events) == 2
+        assert kinds.index("deployments") < events[0], kinds
+
+
 def end_all(between: Interposer, cases: list[Case], flow: Flow) -> None:
     """What runs after a crash ends as any other."""
     for case in cases:

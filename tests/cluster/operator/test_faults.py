@@ -161,7 +161,8 @@ def test_the_deadline_passes_in_a_network_cut(installed: Cluster, api: Api, betw
     case, wall = Case.create(installed, api, VALUES), Wall()
     between.begin_again()
     with EmbeddedOperator(between.url, case.ground.namespace, now=wall) as operator:
-        eventually("the run", case.running)
+        # Its Event comes a moment after its phase.
+        eventually("the run", lambda: case.running() and between.quiet())
         between.cut()
         wall.jump(hours=1)
         eventually("tries that reach nobody", lambda: errors(operator) >= 2)

@@ -87,6 +87,7 @@ def test_one_that_nobody_has_looked_at_is_stuck_as_well(scene: Any) -> None:
 def test_one_that_has_come_to_rest_is_not(scene: Any, status: Status) -> None:
     late = at(scene, status, scene.later(days=3))
     assert set(shown(late, "shadowfault_stuck_experiments").values()) == {0}
+    assert not late._known.stuck(scene.later(days=9))
 
 
 @pytest.mark.parametrize("moved", [None, "nonsense", 5])

@@ -81,6 +81,7 @@ def run(scene: Any, ground: Ground) -> Experiment:
     status = scene.running()
     experiment: Experiment = scene.experiment(status)
     ground.watch.follow(experiment, scene.target())
+    ground.watch.target_changed(experiment.key, 2)
     return experiment
 
 
@@ -131,14 +132,33 @@ async def test_new_pods_are_found_when_the_target_tells_of_them(
     await ground.looks(1)
     assert ground.lists == asked + 1
     assert figures(ground, run) == Figures(30)
-    ground.watch.target_changed(run.key, 3)
-    ground.watch.follow(run, scene.target())
-    await ground.looks(1)
-    assert ground.lists <= asked + 2
-    ground.watch.follow(run, scene.target(generation=9))
+    await ground.looks(20)
     before = ground.lists
+    scene.deployment = {}
+    target = scene.target(generation=9)
+    target.raw["status"] = {"readyReplicas": 3}
+    ground.watch.follow(run, target)
     await ground.looks(1)
     assert ground.lists == before + 1
+
+
+async def test_where_no_pod_is_ready_none_is_listed_until_the_target_tells(
+    ground: Ground, scene: Any
+) -> None:
+    run: Experiment = scene.experiment(scene.running())
+    ground.watch.follow(run, scene.target())
+    await ground.looks(50)
+    assert ground.lists == 0
+    ground.watch.target_changed(run.key, 1)
+    await ground.looks(1)
+    assert ground.lists == 1
+    assert figures(ground, run) == Figures(20)
+    ground.watch.target_changed(run.key, 0)
+    await ground.looks(50)
+    assert ground.lists == 1
+    # What the target tells may be missed: now and then it is listed all the same.
+    await ground.looks(20)
+    assert ground.lists == 2
 
 
 async def test_a_pod_that_is_gone_is_not_asked_again_and_keeps_its_part(
@@ -197,6 +217,7 @@ async def test_an_experiment_of_the_same_name_begins_at_nothing(
     another = replace(run, uid="another")
     assert ground.watch.observation(another) is None
     ground.watch.follow(another, scene.target())
+    ground.watch.target_changed(run.key, 2)
     await ground.looks(1)
     assert figures(ground, another) == Figures()
     ground.watch.leave(run.key)
