@@ -24,6 +24,7 @@ from shadowfault_operator.injection import (
 )
 from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status
 from shadowfault_operator.nets import NETS, Objection, chosen_container
+from shadowfault_operator.preview import preview
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.view import UnknownError, View
 
@@ -111,7 +112,7 @@ def _decide(  # noqa: PLR0911 - one for each phase
             return _recover(view, now)
         case Phase.RUNNING:
             return _run(view, now)
-        case Phase.PENDING | None if status.injection is not None:
+        case Phase.PENDING | None if status.injection is not None and not experiment.dry_run:
             return _start(view, status.injection, now)
         case _ if experiment.deleting:
             return _settle(view, now)
@@ -145,6 +146,8 @@ def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
     experiment, spec = view.experiment, view.experiment.spec
     if isinstance(spec, Spec) and spec.suspend:
         return _wait(experiment, now)
+    if isinstance(spec, Spec) and spec.dry_run:
+        return _show(view, spec, now, new_seed)
     objection = view.objection(NETS)
     if objection is not None:
         return _refuse(experiment, objection, now)
@@ -169,6 +172,21 @@ def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
         Reason.ACCEPTED, f"the safety nets passed; injecting into Deployment {view.target.name}"
     )
     return _advance(experiment, status, Phase.PENDING, accepted, now, required=True)
+
+
+def _show(view: View, spec: Spec, now: datetime, new_seed: Callable[[], str]) -> Action:
+    """A dry run is over at once, refused as the real one would be or finished; it takes no finalizer."""
+    experiment, now = view.experiment, now.replace(microsecond=0)
+    objections = view.objections(NETS)
+    seed = spec.seed or new_seed()
+    shown = preview(experiment, spec, view.target, objections, seed=seed, expires_at=now + spec.duration)
+    status = replace(experiment.status, preview=shown, injection=None, finished_at=now)
+    if objections:
+        return _advance(experiment, status, Phase.REFUSED, objections[0], now)
+    passed = Objection(
+        Reason.DRY_RUN, f"the safety nets passed; nothing was injected into Deployment {spec.target_ref.name}"
+    )
+    return _advance(experiment, status, Phase.FINISHED, passed, now)
 
 
 def _start(view: View, injection: Injection, now: datetime) -> Action:

@@ -22,6 +22,7 @@ class _Seen:
     phase: Phase | None
     started: bool
     unsettled: bool
+    dry_run: bool
     created_at: str
 
 
@@ -51,6 +52,7 @@ class Known:
             phase=status.phase,
             started=status.injection is not None,
             unsettled=status.phase is None or not status.phase.final or experiment.has_finalizer,
+            dry_run=experiment.dry_run,
             created_at=format_instant(experiment.created_at),
         )
         if target is not None:
@@ -86,14 +88,14 @@ class Known:
         return [key for key in self.unsettled() if key.namespace == namespace]
 
     def rivals(self, experiment: Experiment) -> tuple[Rival, ...]:
-        """Other experiments on the same target that are neither finished nor refused."""
+        """Other experiments on the same target that are neither finished nor refused. A dry run is none."""
         target = _target(experiment)
         keys = self._by_target.get(target, set()) - {experiment.key} if target else ()
         found = ((key, self._seen[key]) for key in keys)
         return tuple(
             Rival(key.name, seen.uid, seen.started, (seen.created_at, seen.uid))
             for key, seen in sorted(found)
-            if seen.phase is None or not seen.phase.final
+            if not seen.dry_run and (seen.phase is None or not seen.phase.final)
         )
 
     def phases(self) -> Counter[Phase]:

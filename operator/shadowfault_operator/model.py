@@ -85,6 +85,7 @@ class Spec(_Camel):
     scope: Scope = Scope.SHADOW_WRITE_ONLY
     duration: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_capped)]
     suspend: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Status:
     expires_at: datetime | None = None
     finished_at: datetime | None = None
     injection: Injection | None = None
+    preview: Json | None = None
     conditions: tuple[Json, ...] = ()
 
 
@@ -168,6 +170,11 @@ class Experiment:
     @property
     def has_finalizer(self) -> bool:
         return FINALIZER in self.finalizers
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is ever patched for it. A spec that makes no sense is no dry run: it is refused."""
+        return isinstance(self.spec, Spec) and self.spec.dry_run
 
     def with_status(self, status: Status) -> Experiment:
         return replace(self, status=status)
@@ -206,6 +213,7 @@ def parse_status(raw: object) -> Status:
         expires_at=read("expiresAt", parse_instant),
         finished_at=read("finishedAt", parse_instant),
         injection=read("injected", lambda injected: _parse_injection(raw, injected)),
+        preview=read("preview", dict),
         conditions=tuple(item for item in conditions if isinstance(item, dict))
         if isinstance(conditions, list)
         else (),
@@ -279,5 +287,6 @@ def status_document(status: Status) -> Json:
                 ],
             }
         ],
+        "preview": status.preview,
         "conditions": list(status.conditions),
     }

@@ -268,6 +268,11 @@ NETS: Final[tuple[Net, ...]] = (
 )
 
 
+def all_objections(nets: tuple[Net, ...], situation: Situation) -> tuple[Objection, ...]:
+    """What every net that holds says, in their order."""
+    return tuple(objection for net in nets if (objection := net(situation)) is not None)
+
+
 def first_objection(nets: tuple[Net, ...], situation: Situation) -> Objection | None:
     """What the first net that holds says; None when none does."""
     return next((objection for net in nets if (objection := net(situation)) is not None), None)

@@ -27,6 +27,7 @@ class Reason(Enum):
     )
 
     # Ends that were asked for
+    DRY_RUN = ("DryRun", EventType.NORMAL, "spec.dryRun is true and no safety net refuses: status.preview")
     EXPIRED = ("Expired", EventType.NORMAL, "the deadline has come")
     DELETED = ("Deleted", EventType.NORMAL, "the experiment was deleted")
     SUSPENDED = ("SuspendedWhileRunning", EventType.NORMAL, "spec.suspend became true during the run")

@@ -130,6 +130,7 @@ def test_defaults_are_the_safe_ones(server: ApiServer, namespace: str) -> None:
         "duration": "15m",
         "scope": "shadow_write_only",
         "suspend": False,
+        "dryRun": False,
     }
 
 
@@ -151,6 +152,7 @@ FULL = {
     "scope": "shadow_write_only",
     "duration": "15m",
     "suspend": False,
+    "dryRun": False,
 }
 CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"rate": 0.2}, "spec.rate", FROZEN),
@@ -159,6 +161,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"scope": "reads"}, "spec.scope", FROZEN),
     ({"duration": "10m"}, "spec.duration", FROZEN),
     ({"duration": "900s"}, "spec.duration", FROZEN),
+    ({"dryRun": True}, "spec.dryRun", FROZEN),
     ({"targetRef": {"name": "other"}}, "spec.targetRef.name", FROZEN),
     ({"targetRef": {"container": "other"}}, "spec.targetRef.container", FROZEN),
     ({"targetRef": {"container": None}}, "spec.targetRef", "container cannot be added or removed"),
@@ -248,6 +251,13 @@ def test_the_operators_status_is_kept_as_it_is_written(server: ApiServer, bare: 
                 OriginalEntry({"name": "CHAOS_SEED", "valueFrom": unheard_of}),
             ),
         ),
+        preview={
+            "target": {"kind": "Deployment", "name": "api"},
+            "container": "api",
+            "env": [{"name": "CHAOS_ENABLED", "value": "true"}],
+            "replaces": ["CHAOS_ENABLED"],
+            "refusals": [{"reason": "TargetBusy", "message": "another has it"}],
+        },
         conditions=tuple(
             {
                 "type": kind,
