@@ -61,6 +61,11 @@ class RemoveFinalizer:
 
 
 @dataclass(frozen=True)
+class Delete:
+    """Its time after the end is over: delete the very object that was looked at."""
+
+
+@dataclass(frozen=True)
 class Transition:
     """Write this status, and one Event where `announce` is given.
 
@@ -86,7 +91,7 @@ class Restore:
     body: Json
 
 
-Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Transition | Inject | Restore
+Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Delete | Transition | Inject | Restore
 
 
 def decide(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
@@ -130,7 +135,10 @@ def _lost(experiment: Experiment) -> Objection:
 
 
 def _settle(view: View, now: datetime) -> Action:
-    """A final phase: nothing of ours may be left, the finalizer goes, the status names the current spec."""
+    """A final phase: nothing of ours may be left, the finalizer goes, the status names the current spec.
+
+    Then it is deleted, at the time it asks for.
+    """
     experiment, status = view.experiment, view.experiment.status
     if status.injection is not None and is_injected(view.target, status.injection):
         return _end(experiment, _lost(experiment), now)
@@ -138,7 +146,10 @@ def _settle(view: View, now: datetime) -> Action:
         return RemoveFinalizer()
     if not experiment.deleting and status.observed_generation != experiment.generation:
         return Transition(replace(status, observed_generation=experiment.generation))
-    return Rest()
+    due = experiment.due_for_deletion
+    if experiment.deleting or due is None:
+        return Rest()
+    return Delete() if now >= due else Rest(until=due)
 
 
 def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:

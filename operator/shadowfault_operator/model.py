@@ -28,6 +28,8 @@ PLURAL: Final = "chaosexperiments"
 FINALIZER: Final = "chaos.shadowfault.dev/recovery"
 ALLOWED_LABEL: Final = "chaos.shadowfault.dev/allowed"
 MAX_DURATION: Final = timedelta(hours=4)
+# Seconds, as for Jobs: the largest int32.
+MAX_TTL: Final = 2**31 - 1
 
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -86,6 +88,7 @@ class Spec(_Camel):
     duration: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_capped)]
     suspend: bool = False
     dry_run: bool = False
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_TTL, strict=True)] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,16 @@ class Experiment:
     @property
     def has_finalizer(self) -> bool:
         return FINALIZER in self.finalizers
+
+    @property
+    def due_for_deletion(self) -> datetime | None:
+        """When a finished or refused experiment is to be deleted; None for never."""
+        spec, status = self.spec, self.status
+        if not isinstance(spec, Spec) or spec.ttl_seconds_after_finished is None:
+            return None
+        if status.phase is None or not status.phase.final or status.finished_at is None:
+            return None
+        return status.finished_at + timedelta(seconds=spec.ttl_seconds_after_finished)
 
     @property
     def dry_run(self) -> bool:

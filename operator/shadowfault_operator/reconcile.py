@@ -14,6 +14,7 @@ from shadowfault_operator.conditions import Conditions
 from shadowfault_operator.decisions import (
     Action,
     AddFinalizer,
+    Delete,
     Inject,
     RemoveFinalizer,
     Rest,
@@ -88,24 +89,25 @@ class Reconciler:
         Raises:
             NotYetError, ApiError, UnavailableError: to be tried again.
         """
-        view = await self._look(key)
+        seen = await self._look(key)
         for _ in range(_MOST_STEPS):
-            if view is None:
+            if seen is None:
                 self._known.forget(key)
                 self._clock.forget(key)
                 return None
+            view = seen
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
                 if action.until is None:
                     self._clock.forget(key)
                 return action.until
             try:
-                view = await self._do(action, view)
+                seen = await self._do(action, view)
             except (ConflictError, NotFoundError):
                 # Nothing was written. A refused injection is known not to be there.
                 untouched = isinstance(action, Inject) or view.untouched
-                view = await self._look(key)
-                view = view and replace(view, untouched=untouched)
+                seen = await self._look(key)
+                seen = seen and replace(seen, untouched=untouched)
             except RefusedError as error:
                 await self._report(view.experiment, error)
                 raise
@@ -146,7 +148,9 @@ class Reconciler:
             _log.warning("ConfigMaps not read", namespace=namespace, error=str(error))
             return None
 
-    async def _do(self, action: Action, view: View) -> View:
+    async def _do(  # noqa: PLR0911 - one for each action
+        self, action: Action, view: View
+    ) -> View | None:
         experiment = view.experiment
         match action:
             case Retry():
@@ -155,6 +159,9 @@ class Reconciler:
                 return self._seen(view, await self._experiments.add_finalizer(experiment))
             case RemoveFinalizer():
                 return self._seen(view, await self._experiments.remove_finalizer(experiment))
+            case Delete():
+                await self._experiments.delete(experiment)
+                return await self._look(experiment.key)
             case Transition():
                 return await self._transition(action, view)
             case Inject():
