@@ -22,7 +22,7 @@ from shadowfault_operator.injection import (
     record_from_target,
     restoration,
 )
-from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status
+from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status, lengthened
 from shadowfault_operator.nets import NETS, Objection, chosen_container
 from shadowfault_operator.preview import preview
 from shadowfault_operator.reasons import Reason
@@ -255,7 +255,12 @@ def _run(view: View, now: datetime) -> Action:
         lowered = Objection(
             Reason.RATE_LOWERED, f"{FAIL_RATE} was set to {rate!r}: honoured, the run goes on"
         )
-        changed = replace(status, effective_rate=rate, message=lowered.message)
+        changed = replace(
+            status,
+            effective_rate=rate,
+            message=lowered.message,
+            transitions=lengthened(status.transitions, Phase.RUNNING, lowered.reason.title, now),
+        )
         return Transition(changed, announce=lowered)
     return Rest(until=status.expires_at)
 
@@ -272,6 +277,7 @@ def _recover(view: View, now: datetime) -> Action:
         phase=Phase.FINISHED,
         finished_at=now.replace(microsecond=0),
         observed_generation=experiment.generation,
+        transitions=lengthened(status.transitions, Phase.FINISHED, status.reason, now),
         conditions=Conditions(status.conditions, experiment.generation, now).of(
             Phase.FINISHED, status.reason, status.message
         ),
@@ -312,6 +318,7 @@ def _advance(  # noqa: PLR0913 - what a transition is made of
     required: bool = False,
 ) -> Transition:
     title = why.reason.title
+    stays = (status.phase, status.reason) == (phase, title)
     changed = replace(
         status,
         phase=phase,
@@ -319,6 +326,8 @@ def _advance(  # noqa: PLR0913 - what a transition is made of
         message=why.message,
         observed_generation=experiment.generation,
         finished_at=now.replace(microsecond=0) if phase is Phase.REFUSED else status.finished_at,
+        created_by=status.created_by or experiment.created_by,
+        transitions=status.transitions if stays else lengthened(status.transitions, phase, title, now),
         conditions=Conditions(status.conditions, experiment.generation, now).of(phase, title, why.message),
     )
     return Transition(changed, announce=why, required=required)

@@ -27,6 +27,9 @@ KIND: Final = "ChaosExperiment"
 PLURAL: Final = "chaosexperiments"
 FINALIZER: Final = "chaos.shadowfault.dev/recovery"
 ALLOWED_LABEL: Final = "chaos.shadowfault.dev/allowed"
+# Worth something only because admission refuses any value but the name of whoever creates the object.
+CREATED_BY: Final = "chaos.shadowfault.dev/created-by"
+MOST_TRANSITIONS: Final = 20
 MAX_DURATION: Final = timedelta(hours=4)
 # Seconds, as for Jobs: the largest int32.
 MAX_TTL: Final = 2**31 - 1
@@ -153,7 +156,15 @@ class Status:
     finished_at: datetime | None = None
     injection: Injection | None = None
     preview: Json | None = None
+    created_by: str = ""
+    transitions: tuple[Json, ...] = ()
     conditions: tuple[Json, ...] = ()
+
+
+def lengthened(transitions: tuple[Json, ...], phase: Phase, reason: str, now: datetime) -> tuple[Json, ...]:
+    """The history with one more entry; the oldest go where there are more than MOST_TRANSITIONS."""
+    entry = {"phase": phase.value, "reason": reason, "time": format_instant(now)}
+    return (*transitions, entry)[-MOST_TRANSITIONS:]
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ class Experiment:
     finalizers: tuple[str, ...]
     spec: Spec | InvalidSpec
     status: Status
+    created_by: str = ""
 
     @property
     def has_finalizer(self) -> bool:
@@ -206,6 +218,7 @@ def parse_experiment(raw: Json) -> Experiment:
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=parse_spec(raw.get("spec")),
         status=parse_status(raw.get("status")),
+        created_by=str((metadata.get("annotations") or {}).get(CREATED_BY, "")),
     )
 
 
@@ -214,7 +227,6 @@ def parse_status(raw: object) -> Status:
     if not isinstance(raw, dict):
         return Status()
     read = partial(_tolerant, raw)
-    conditions = raw.get("conditions")
     return Status(
         phase=read("phase", Phase),
         reason=read("reason", str) or "",
@@ -227,10 +239,14 @@ def parse_status(raw: object) -> Status:
         finished_at=read("finishedAt", parse_instant),
         injection=read("injected", lambda injected: _parse_injection(raw, injected)),
         preview=read("preview", dict),
-        conditions=tuple(item for item in conditions if isinstance(item, dict))
-        if isinstance(conditions, list)
-        else (),
+        created_by=read("createdBy", str) or "",
+        transitions=_objects(raw.get("transitions")),
+        conditions=_objects(raw.get("conditions")),
     )
+
+
+def _objects(raw: object) -> tuple[Json, ...]:
+    return tuple(item for item in raw if isinstance(item, dict)) if isinstance(raw, list) else ()
 
 
 def _tolerant(raw: Json, field: str, parse: Callable[[Any], T]) -> T | None:
@@ -301,5 +317,7 @@ def status_document(status: Status) -> Json:
             }
         ],
         "preview": status.preview,
+        "createdBy": status.created_by or None,
+        "transitions": list(status.transitions),
         "conditions": list(status.conditions),
     }

@@ -268,6 +268,8 @@ def test_the_operators_status_is_kept_as_it_is_written(server: ApiServer, bare: 
             "replaces": ["CHAOS_ENABLED"],
             "refusals": [{"reason": "TargetBusy", "message": "another has it"}],
         },
+        created_by="alice",
+        transitions=({"phase": "Running", "reason": "Injected", "time": "2026-01-31T12:00:00Z"},),
         conditions=tuple(
             {
                 "type": kind,
