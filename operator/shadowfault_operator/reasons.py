@@ -72,6 +72,11 @@ class Reason(Enum):
     )
     TARGET_NOT_FOUND = ("TargetNotFound", EventType.WARNING, "there is no such target")
     TARGET_BUSY = ("TargetBusy", EventType.WARNING, "another experiment has this target")
+    TARGET_HANDED_OVER = (
+        "TargetHandedOver",
+        EventType.WARNING,
+        "the target is in the hands of Argo Rollouts or Flagger, which run copies of its pods",
+    )
     TARGET_PAUSED = ("TargetPaused", EventType.WARNING, "rollouts of the target are paused")
     TARGET_WITHOUT_REPLICAS = ("TargetWithoutReplicas", EventType.WARNING, "the target is scaled to zero")
     CHAOS_ALREADY_ENABLED = (
