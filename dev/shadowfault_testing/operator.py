@@ -231,6 +231,9 @@ class Ground:
     def delete(self, name: str) -> None:
         """Delete an experiment and wait until it is gone."""
         self.api.request("DELETE", experiments(self.namespace, name))
+        self.await_gone(name)
+
+    def await_gone(self, name: str) -> None:
         eventually(f"{name} to be gone", lambda: self.experiment(name) is None)
 
     def set_spec(self, name: str, **changes: Any) -> None:  # noqa: ANN401 - JSON

@@ -117,7 +117,9 @@ class Controller:
                 continue
             pause = _FIRST_PAUSE
             for experiment in experiments:
-                self._known.update(experiment)
+                # Also one at rest: what it rests until may have changed while no watch told of it.
+                if self._known.update(experiment):
+                    self.enqueue(experiment.key)
             self._known.keep_only(experiment.key for experiment in experiments)
             self.enqueue_all()
             await self._until_next_look()

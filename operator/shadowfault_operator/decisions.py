@@ -28,8 +28,9 @@ from shadowfault_operator.injection import (
     record_from_target,
     restoration,
 )
-from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status
+from shadowfault_operator.model import Experiment, Injection, InvalidSpec, Phase, Spec, Status, lengthened
 from shadowfault_operator.nets import NETS, Objection, chosen_container
+from shadowfault_operator.preview import preview
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.verdict import Finding, Result, judge
 from shadowfault_operator.view import UnknownError, View
@@ -77,6 +78,11 @@ class RemoveFinalizer:
 
 
 @dataclass(frozen=True)
+class Delete:
+    """Its time after the end is over: delete the very object that was looked at."""
+
+
+@dataclass(frozen=True)
 class Transition:
     """Write this status, and one Event where `announce` is given.
 
@@ -102,7 +108,7 @@ class Restore:
     body: Json
 
 
-Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Transition | Inject | Restore
+Action: TypeAlias = Rest | Retry | AddFinalizer | RemoveFinalizer | Delete | Transition | Inject | Restore
 
 
 def decide(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
@@ -140,7 +146,7 @@ def _decide(  # noqa: PLR0911 - one for each phase
             return _recover(view, now)
         case Phase.RUNNING:
             return _run(view, now)
-        case Phase.PENDING | None if status.injection is not None:
+        case Phase.PENDING | None if status.injection is not None and not experiment.dry_run:
             return _start(view, status.injection, now)
         case _ if experiment.deleting:
             return _settle(view, now)
@@ -158,7 +164,10 @@ def _lost(experiment: Experiment) -> Objection:
 
 
 def _settle(view: View, now: datetime) -> Action:
-    """A final phase: nothing of ours may be left, the finalizer goes, the status names the current spec."""
+    """A final phase: nothing of ours may be left, the finalizer goes, the status names the current spec.
+
+    Then it is deleted, at the time it asks for.
+    """
     experiment, status = view.experiment, view.experiment.status
     if status.injection is not None and is_injected(view.target, status.injection):
         return _end(experiment, _lost(experiment), now)
@@ -166,7 +175,12 @@ def _settle(view: View, now: datetime) -> Action:
         return RemoveFinalizer()
     if not experiment.deleting and status.observed_generation != experiment.generation:
         return Transition(replace(status, observed_generation=experiment.generation))
-    return _judge(view, now) if experiment.unjudged else Rest()
+    if experiment.unjudged:
+        return _judge(view, now)
+    due = experiment.due_for_deletion
+    if experiment.deleting or due is None:
+        return Rest()
+    return Delete() if now >= due else Rest(until=due)
 
 
 def _judge(view: View, now: datetime) -> Action:
@@ -186,6 +200,8 @@ def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
     experiment, spec = view.experiment, view.experiment.spec
     if isinstance(spec, Spec) and spec.suspend:
         return _wait(experiment, now)
+    if isinstance(spec, Spec) and spec.dry_run:
+        return _show(view, spec, now, new_seed)
     objection = view.objection(NETS)
     if objection is not None:
         return _refuse(experiment, objection, now)
@@ -210,6 +226,21 @@ def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
         Reason.ACCEPTED, f"the safety nets passed; injecting into Deployment {view.target.name}"
     )
     return _advance(experiment, status, Phase.PENDING, accepted, now, required=True)
+
+
+def _show(view: View, spec: Spec, now: datetime, new_seed: Callable[[], str]) -> Action:
+    """A dry run is over at once, refused as the real one would be or finished; it takes no finalizer."""
+    experiment, now = view.experiment, now.replace(microsecond=0)
+    objections = view.objections(NETS)
+    seed = spec.seed or new_seed()
+    shown = preview(experiment, spec, view.target, objections, seed=seed, expires_at=now + spec.duration)
+    status = replace(experiment.status, preview=shown, injection=None, finished_at=now)
+    if objections:
+        return _advance(experiment, status, Phase.REFUSED, objections[0], now)
+    passed = Objection(
+        Reason.DRY_RUN, f"the safety nets passed; nothing was injected into Deployment {spec.target_ref.name}"
+    )
+    return _advance(experiment, status, Phase.FINISHED, passed, now)
 
 
 def _start(view: View, injection: Injection, now: datetime) -> Action:
@@ -271,7 +302,12 @@ def _run(view: View, now: datetime) -> Action:
         lowered = Objection(
             Reason.RATE_LOWERED, f"{FAIL_RATE} was set to {rate!r}: honoured, the run goes on"
         )
-        changed = replace(status, effective_rate=rate, message=lowered.message)
+        changed = replace(
+            status,
+            effective_rate=rate,
+            message=lowered.message,
+            transitions=lengthened(status.transitions, Phase.RUNNING, lowered.reason.title, now),
+        )
         return Transition(changed, announce=lowered)
     return _note_metrics(view, now) or Rest(until=status.expires_at)
 
@@ -310,6 +346,7 @@ def _recover(view: View, now: datetime) -> Action:
         phase=Phase.FINISHED,
         finished_at=now.replace(microsecond=0),
         observed_generation=experiment.generation,
+        transitions=lengthened(status.transitions, Phase.FINISHED, status.reason, now),
         conditions=Conditions(status.conditions, experiment.generation, now).of(
             Phase.FINISHED, status.reason, status.message
         ),
@@ -353,6 +390,7 @@ def _advance(  # noqa: PLR0913 - what a transition is made of
     required: bool = False,
 ) -> Transition:
     title = why.reason.title
+    stays = (status.phase, status.reason) == (phase, title)
     changed = replace(
         status,
         phase=phase,
@@ -360,6 +398,8 @@ def _advance(  # noqa: PLR0913 - what a transition is made of
         message=why.message,
         observed_generation=experiment.generation,
         finished_at=now.replace(microsecond=0) if phase is Phase.REFUSED else status.finished_at,
+        created_by=status.created_by or experiment.created_by,
+        transitions=status.transitions if stays else lengthened(status.transitions, phase, title, now),
         conditions=Conditions(status.conditions, experiment.generation, now).of(phase, title, why.message),
     )
     return Transition(changed, announce=why, required=required)

@@ -28,6 +28,7 @@ class _Seen:
     phase: Phase | None
     started: bool
     unsettled: bool
+    dry_run: bool
     created_at: str
     reason: str
     since: datetime
@@ -63,6 +64,7 @@ class Known:
             or not status.phase.final
             or experiment.has_finalizer
             or experiment.unjudged,
+            dry_run=experiment.dry_run,
             created_at=format_instant(experiment.created_at),
             reason=sys.intern(status.reason),
             since=_since(experiment),
@@ -101,14 +103,14 @@ class Known:
         return [key for key in self.unsettled() if key.namespace == namespace]
 
     def rivals(self, experiment: Experiment) -> tuple[Rival, ...]:
-        """Other experiments on the same target that are neither finished nor refused."""
+        """Other experiments on the same target that are neither finished nor refused. A dry run is none."""
         target = _target(experiment)
         keys = self._by_target.get(target, set()) - {experiment.key} if target else ()
         found = ((key, self._seen[key]) for key in keys)
         return tuple(
             Rival(key.name, seen.uid, seen.started, (seen.created_at, seen.uid))
             for key, seen in sorted(found)
-            if seen.phase is None or not seen.phase.final
+            if not seen.dry_run and (seen.phase is None or not seen.phase.final)
         )
 
     def phases(self) -> Counter[Phase]:

@@ -74,6 +74,12 @@ class KubeExperiments:
             experiment, [name for name in experiment.finalizers if name != FINALIZER]
         )
 
+    async def delete(self, experiment: Experiment) -> None:
+        preconditions = {"uid": experiment.uid, "resourceVersion": experiment.resource_version}
+        await self._client.request(
+            "DELETE", _experiment_path(experiment.key), body={"preconditions": preconditions}
+        )
+
     async def _set_finalizers(self, experiment: Experiment, finalizers: list[str]) -> Experiment:
         body = {"metadata": {"resourceVersion": experiment.resource_version, "finalizers": finalizers}}
         return parse_experiment(await self._patch(_experiment_path(experiment.key), body))

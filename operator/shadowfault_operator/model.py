@@ -29,7 +29,12 @@ PLURAL: Final = "chaosexperiments"
 FINALIZER: Final = "chaos.shadowfault.dev/recovery"
 ALLOWED_LABEL: Final = "chaos.shadowfault.dev/allowed"
 VERDICT: Final = "Verdict"
+# Worth something only because admission refuses any value but the name of whoever creates the object.
+CREATED_BY: Final = "chaos.shadowfault.dev/created-by"
+MOST_TRANSITIONS: Final = 20
 MAX_DURATION: Final = timedelta(hours=4)
+# Seconds, as for Jobs: the largest int32.
+MAX_TTL: Final = 2**31 - 1
 
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -112,6 +117,8 @@ class Spec(_Camel):
     duration: Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_capped)]
     suspend: bool = False
     stop_conditions: StopConditions = StopConditions()
+    dry_run: bool = False
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_TTL, strict=True)] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,16 @@ class Status:
     verdict: Verdict | None = None
     # Unexplained discrepancies that were open when the run was first looked at; they are not its doing.
     unexplained_baseline: int | None = None
+    preview: Json | None = None
+    created_by: str = ""
+    transitions: tuple[Json, ...] = ()
     conditions: tuple[Json, ...] = ()
+
+
+def lengthened(transitions: tuple[Json, ...], phase: Phase, reason: str, now: datetime) -> tuple[Json, ...]:
+    """The history with one more entry; the oldest go where there are more than MOST_TRANSITIONS."""
+    entry = {"phase": phase.value, "reason": reason, "time": format_instant(now)}
+    return (*transitions, entry)[-MOST_TRANSITIONS:]
 
 
 @dataclass(frozen=True)
@@ -194,6 +210,7 @@ class Experiment:
     finalizers: tuple[str, ...]
     spec: Spec | InvalidSpec
     status: Status
+    created_by: str = ""
 
     @property
     def judged(self) -> bool:
@@ -210,6 +227,21 @@ class Experiment:
     @property
     def has_finalizer(self) -> bool:
         return FINALIZER in self.finalizers
+
+    @property
+    def due_for_deletion(self) -> datetime | None:
+        """When a finished or refused experiment is to be deleted; None for never."""
+        spec, status = self.spec, self.status
+        if not isinstance(spec, Spec) or spec.ttl_seconds_after_finished is None:
+            return None
+        if status.phase is None or not status.phase.final or status.finished_at is None:
+            return None
+        return status.finished_at + timedelta(seconds=spec.ttl_seconds_after_finished)
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is ever patched for it. A spec that makes no sense is no dry run: it is refused."""
+        return isinstance(self.spec, Spec) and self.spec.dry_run
 
     def with_status(self, status: Status) -> Experiment:
         return replace(self, status=status)
@@ -228,6 +260,7 @@ def parse_experiment(raw: Json) -> Experiment:
         finalizers=tuple(metadata.get("finalizers") or ()),
         spec=parse_spec(raw.get("spec")),
         status=parse_status(raw.get("status")),
+        created_by=str((metadata.get("annotations") or {}).get(CREATED_BY, "")),
     )
 
 
@@ -236,7 +269,6 @@ def parse_status(raw: object) -> Status:
     if not isinstance(raw, dict):
         return Status()
     read = partial(_tolerant, raw)
-    conditions = raw.get("conditions")
     return Status(
         phase=read("phase", Phase),
         reason=read("reason", str) or "",
@@ -250,10 +282,15 @@ def parse_status(raw: object) -> Status:
         injection=read("injected", lambda injected: _parse_injection(raw, injected)),
         verdict=read("verdict", parse_verdict),
         unexplained_baseline=read("baseline", lambda known: int(known["unexplainedDiscrepancies"])),
-        conditions=tuple(item for item in conditions if isinstance(item, dict))
-        if isinstance(conditions, list)
-        else (),
+        preview=read("preview", dict),
+        created_by=read("createdBy", str) or "",
+        transitions=_objects(raw.get("transitions")),
+        conditions=_objects(raw.get("conditions")),
     )
+
+
+def _objects(raw: object) -> tuple[Json, ...]:
+    return tuple(item for item in raw if isinstance(item, dict)) if isinstance(raw, list) else ()
 
 
 def _tolerant(raw: Json, field: str, parse: Callable[[Any], T]) -> T | None:
@@ -327,5 +364,8 @@ def status_document(status: Status) -> Json:
         "baseline": None
         if status.unexplained_baseline is None
         else {"unexplainedDiscrepancies": status.unexplained_baseline},
+        "preview": status.preview,
+        "createdBy": status.created_by or None,
+        "transitions": list(status.transitions),
         "conditions": list(status.conditions),
     }

@@ -14,6 +14,7 @@ from shadowfault.config import ENABLED, EXPERIMENT, EXPERIMENT_UID, parse_switch
 from shadowfault_operator.durations import format_instant
 from shadowfault_operator.environment import Resolved, Unresolvable, node_env
 from shadowfault_operator.halt import LIFTED, HaltState
+from shadowfault_operator.handover import handed_over
 from shadowfault_operator.marks import production_label, production_word
 from shadowfault_operator.model import ALLOWED_LABEL, Experiment, InvalidSpec, Spec
 from shadowfault_operator.reasons import Reason
@@ -234,6 +235,14 @@ def rollouts_are_not_paused(situation: Situation) -> Objection | None:
     return Objection(Reason.TARGET_PAUSED, "the target is paused: `kubectl rollout resume` it first")
 
 
+def target_is_not_handed_over(situation: Situation) -> Objection | None:
+    """Argo Rollouts and Flagger run copies of its pods: faults would not be where the traffic is."""
+    holder = handed_over(situation.target) if situation.target else None
+    if holder is None:
+        return None
+    return Objection(Reason.TARGET_HANDED_OVER, f"the target is in the hands of {holder}")
+
+
 def target_has_replicas(situation: Situation) -> Objection | None:
     if situation.target is None or situation.target.replicas > 0:
         return None
@@ -247,6 +256,7 @@ CONTINUOUS: Final[tuple[Net, ...]] = (
     namespace_labels_are_not_production,
     namespace_has_opted_in,
     target_labels_are_not_production,
+    target_is_not_handed_over,
     node_env_is_not_production,
 )
 
@@ -258,6 +268,7 @@ NETS: Final[tuple[Net, ...]] = (
     namespace_has_opted_in,
     target_exists,
     target_labels_are_not_production,
+    target_is_not_handed_over,
     container_is_known,
     environment_has_no_duplicates,
     node_env_is_not_production,
@@ -266,6 +277,11 @@ NETS: Final[tuple[Net, ...]] = (
     rollouts_are_not_paused,
     target_has_replicas,
 )
+
+
+def all_objections(nets: tuple[Net, ...], situation: Situation) -> tuple[Objection, ...]:
+    """What every net that holds says, in their order."""
+    return tuple(objection for net in nets if (objection := net(situation)) is not None)
 
 
 def first_objection(nets: tuple[Net, ...], situation: Situation) -> Objection | None:

@@ -48,7 +48,7 @@ class Permission:
 
 # By resource, in the namespaces served: what is watched, and what is written wherever an experiment may be.
 SERVED: Final = (
-    (GROUP, PLURAL, ("get", "list", "watch", "patch")),
+    (GROUP, PLURAL, ("get", "list", "watch", "patch", "delete")),
     (GROUP, f"{PLURAL}/status", ("patch",)),
     ("apps", "deployments", ("get", "list", "watch")),
     ("", "events", ("create",)),

@@ -32,6 +32,8 @@ class Experiments(Protocol):
 
     async def remove_finalizer(self, experiment: Experiment) -> Experiment: ...
 
+    async def delete(self, experiment: Experiment) -> None: ...
+
 
 class Targets(Protocol):
     """Deployments. Patches carry the resourceVersion that was read; a list gives each with its namespace."""

@@ -40,6 +40,7 @@ class Reason(Enum):
     )
 
     # Ends that were asked for
+    DRY_RUN = ("DryRun", EventType.NORMAL, "spec.dryRun is true and no safety net refuses: status.preview")
     EXPIRED = ("Expired", EventType.NORMAL, "the deadline has come")
     DELETED = ("Deleted", EventType.NORMAL, "the experiment was deleted")
     SUSPENDED = ("SuspendedWhileRunning", EventType.NORMAL, "spec.suspend became true during the run")
@@ -89,6 +90,11 @@ class Reason(Enum):
     )
     TARGET_NOT_FOUND = ("TargetNotFound", EventType.WARNING, "there is no such target")
     TARGET_BUSY = ("TargetBusy", EventType.WARNING, "another experiment has this target")
+    TARGET_HANDED_OVER = (
+        "TargetHandedOver",
+        EventType.WARNING,
+        "the target is in the hands of Argo Rollouts or Flagger, which run copies of its pods",
+    )
     TARGET_PAUSED = ("TargetPaused", EventType.WARNING, "rollouts of the target are paused")
     TARGET_WITHOUT_REPLICAS = ("TargetWithoutReplicas", EventType.WARNING, "the target is scaled to zero")
     CHAOS_ALREADY_ENABLED = (

@@ -14,6 +14,7 @@ from shadowfault_operator.conditions import Conditions
 from shadowfault_operator.decisions import (
     Action,
     AddFinalizer,
+    Delete,
     Inject,
     RemoveFinalizer,
     Rest,
@@ -113,14 +114,15 @@ class Reconciler:
             await self._tell(key)
 
     async def _pass(self, key: Key) -> datetime | None:
-        view = await self._look(key)
+        seen = await self._look(key)
         for _ in range(_MOST_STEPS):
-            if view is None:
+            if seen is None:
                 self._known.forget(key)
                 self._accounts.forget(key)
                 self._clock.forget(key)
                 self._follow(key, None)
                 return None
+            view = seen
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
                 if action.ask and view.target is not None:
@@ -133,12 +135,12 @@ class Reconciler:
             if not isinstance(action, Inject | Restore):
                 await self._tell(key)
             try:
-                view = await self._do(action, view)
+                seen = await self._do(action, view)
             except (ConflictError, NotFoundError):
                 # Nothing was written. A refused injection is known not to be there.
                 untouched = isinstance(action, Inject) or view.untouched
-                view = await self._look(key)
-                view = view and replace(view, untouched=untouched)
+                seen = await self._look(key)
+                seen = seen and replace(seen, untouched=untouched)
             except RefusedError as error:
                 await self._report(view.experiment, error)
                 raise
@@ -198,7 +200,9 @@ class Reconciler:
             self._not_read("ConfigMaps not read", key, error)
             return None
 
-    async def _do(self, action: Action, view: View) -> View:
+    async def _do(  # noqa: PLR0911 - one for each action
+        self, action: Action, view: View
+    ) -> View | None:
         experiment = view.experiment
         match action:
             case Retry():
@@ -210,6 +214,9 @@ class Reconciler:
                 return self._seen(view, await self._experiments.add_finalizer(experiment))
             case RemoveFinalizer():
                 return self._seen(view, await self._experiments.remove_finalizer(experiment))
+            case Delete():
+                await self._experiments.delete(experiment)
+                return await self._look(experiment.key)
             case Transition():
                 return await self._transition(action, view)
             case Inject():

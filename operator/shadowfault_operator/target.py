@@ -106,6 +106,24 @@ class Target:
         return {**(self._metadata.get("labels") or {}), **(template.get("labels") or {})}
 
     @property
+    def annotations(self) -> dict[str, str]:
+        """Annotations of the Deployment itself."""
+        return dict(self._metadata.get("annotations") or {})
+
+    @property
+    def owner_references(self) -> list[Json]:
+        return list(self._metadata.get("ownerReferences") or ())
+
+    @property
+    def scalers(self) -> frozenset[str]:
+        """Field managers that own spec.replicas."""
+        return frozenset(
+            str(managed.get("manager", ""))
+            for managed in self.managed_fields
+            if "f:replicas" in ((managed.get("fieldsV1") or {}).get("f:spec") or {})
+        )
+
+    @property
     def selector(self) -> dict[str, Any]:
         return dict(self.raw["spec"].get("selector") or {})
 

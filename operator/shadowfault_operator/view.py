@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shadowfault_operator.halt import LIFTED, HaltState
-from shadowfault_operator.nets import Net, Objection, Rival, Situation, first_objection
+from shadowfault_operator.nets import Net, Objection, Rival, Situation, all_objections, first_objection
 
 if TYPE_CHECKING:
     from shadowfault.account import Account
@@ -43,18 +43,28 @@ class View:
     observation: Observation | None = None
 
     def objection(self, nets: tuple[Net, ...]) -> Objection | None:
-        """What the nets say.
+        """What the first net that holds says.
 
         Raises:
             UnknownError: they cannot be asked, for want of something unread.
         """
+        return first_objection(nets, self._situation())
+
+    def objections(self, nets: tuple[Net, ...]) -> tuple[Objection, ...]:
+        """What all of them say.
+
+        Raises:
+            UnknownError: they cannot be asked, for want of something unread.
+        """
+        return all_objections(nets, self._situation())
+
+    def _situation(self) -> Situation:
         if not self.halt.known:
             raise UnknownError("whether everything is halted cannot be read just now")
         if self.namespace is None:
             raise UnknownError("the namespace cannot be read just now")
         if self.config_maps is None:
             raise UnknownError("a ConfigMap of the target cannot be read just now")
-        return first_objection(
-            nets,
-            Situation(self.experiment, self.namespace, self.target, self.config_maps, self.rivals, self.halt),
+        return Situation(
+            self.experiment, self.namespace, self.target, self.config_maps, self.rivals, self.halt
         )

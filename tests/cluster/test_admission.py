@@ -230,6 +230,55 @@ def test_and_its_namespace_can_be_deleted(server: ApiServer, turned: str) -> Non
     eventually("the experiment to go", lambda: server.ask("GET", turned).status == 404, seconds=60)
 
 
+# Who created it
+
+CREATED_BY = "chaos.shadowfault.dev/created-by"
+
+
+def says(name: str, who: str) -> dict[str, Any]:
+    body = experiment(name)
+    body["metadata"]["annotations"] = {CREATED_BY: who}
+    return body
+
+
+@pytest.fixture(scope="module")
+def me(server: ApiServer, staging: str) -> str:
+    review = server.ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+    eventually(
+        "the policy to be in force",
+        lambda: not server.would_create(experiments(staging), says("probe", "mallory")).accepted,
+    )
+    return str(review.body["status"]["userInfo"]["username"])
+
+
+def test_an_author_is_taken_by_their_own_name_only(server: ApiServer, staging: str, me: str) -> None:
+    assert server.would_create(experiments(staging), says("signed", me)).accepted
+    for other in ("alice", f"{me} ", me.upper()):
+        assert refused(server.would_create(experiments(staging), says("signed", other)), f"must be {me}")
+
+
+def test_who_created_it_stays_and_keeps_nothing_from_ending(server: ApiServer, staging: str, me: str) -> None:
+    path = experiments(staging, "signed")
+    assert server.create(experiments(staging), says("signed", me)).accepted
+    for changed in ("alice", None):
+        verdict = server.merge(path, {"metadata": {"annotations": {CREATED_BY: changed}}})
+        assert refused(verdict, "stays as it is")
+    for change in (
+        {"spec": {"suspend": True}},
+        {"metadata": {"finalizers": ["chaos.shadowfault.dev/recovery"]}},
+        {"metadata": {"finalizers": None}},
+    ):
+        assert server.merge(path, change).accepted
+    assert server.ask("DELETE", path).accepted
+
+
+def test_nobody_can_sign_an_experiment_afterwards(server: ApiServer, staging: str, me: str) -> None:
+    assert server.create(experiments(staging), experiment("unsigned")).accepted
+    path = experiments(staging, "unsigned")
+    assert refused(server.merge(path, {"metadata": {"annotations": {CREATED_BY: me}}}), "stays as it is")
+    assert server.ask("DELETE", path).accepted
+
+
 # Advice
 
 
@@ -267,8 +316,15 @@ def test_kubectl_prints_the_advice(cluster: Cluster, staging: str) -> None:
 
 # The policies as such
 
+POLICIES = [
+    "shadowfault-experiments",
+    "shadowfault-created-by",
+    "shadowfault-deployments",
+    "shadowfault-advice",
+]
 
-@pytest.mark.parametrize("name", ["shadowfault-experiments", "shadowfault-deployments", "shadowfault-advice"])
+
+@pytest.mark.parametrize("name", POLICIES)
 def test_the_api_server_finds_no_fault_with_a_policy(server: ApiServer, name: str) -> None:
     path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}"
 
@@ -286,6 +342,7 @@ def test_advice_never_refuses_and_nets_fail_closed(server: ApiServer) -> None:
     bindings = {item["metadata"]["name"]: item["spec"] for item in server.get(f"{base}ybindings")["items"]}
     for name, policy, actions in (
         ("shadowfault-experiments", "Fail", ["Deny"]),
+        ("shadowfault-created-by", "Fail", ["Deny"]),
         ("shadowfault-deployments", "Fail", ["Deny"]),
         ("shadowfault-advice", "Ignore", ["Warn"]),
     ):

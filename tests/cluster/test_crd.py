@@ -66,6 +66,7 @@ ACCEPTED = [
     *(with_spec(scope=scope) for scope in ("shadow_write_only", "all_writes", "reads")),
     *(with_spec(seed=seed) for seed in ("a", "my-test-run-123", "CI/run:7@main+2=x_y.z", "x" * 64)),
     *(with_spec(suspend=suspend) for suspend in (True, False)),
+    *(with_spec(ttlSecondsAfterFinished=seconds) for seconds in (0, 2**31 - 1)),
     *(with_target(name=name) for name in ("a", "api", "api-v2", "api.v2", "0", "x" * 253)),
     *(with_target(container=name) for name in ("a", "api-1", "x" * 63)),
     with_target(kind="Deployment"),
@@ -101,6 +102,9 @@ REFUSED = [
     *((with_spec(seed=seed), "spec.seed", SEED_RULE) for seed in ("", "a b", "$(HOME)", "a\n", "ä", "a;b")),
     (with_spec(seed="x" * 65), "spec.seed", "may not be more than 64 bytes"),
     (with_spec(suspend="yes"), "spec.suspend", "must be of type boolean"),
+    (with_spec(ttlSecondsAfterFinished=-1), "spec.ttlSecondsAfterFinished", "greater than or equal to 0"),
+    (with_spec(ttlSecondsAfterFinished=0.5), "spec.ttlSecondsAfterFinished", "must be of type integer"),
+    (with_spec(ttlSecondsAfterFinished=2**31), "spec.ttlSecondsAfterFinished", "less than or equal to"),
     (with_spec(targetRef=None), "spec.targetRef", "Required value"),
     (with_spec(targetRef={}), "spec.targetRef.name", "Required value"),
     *((with_target(name=n), "spec.targetRef.name", NAME_RULE) for n in ("", "A", "-a", "a-", "a_b", "a..b")),
@@ -165,6 +169,7 @@ def test_defaults_are_the_safe_ones(server: ApiServer, namespace: str) -> None:
         "duration": "15m",
         "scope": "shadow_write_only",
         "suspend": False,
+        "dryRun": False,
     }
 
 
@@ -187,6 +192,7 @@ FULL = {
     "duration": "15m",
     "suspend": False,
     "stopConditions": {"primaryErrorRatio": 0.1, "disabled": ["unexplainedDiscrepancies"]},
+    "dryRun": False,
 }
 CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"rate": 0.2}, "spec.rate", FROZEN),
@@ -195,6 +201,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"scope": "reads"}, "spec.scope", FROZEN),
     ({"duration": "10m"}, "spec.duration", FROZEN),
     ({"duration": "900s"}, "spec.duration", FROZEN),
+    ({"dryRun": True}, "spec.dryRun", FROZEN),
     ({"targetRef": {"name": "other"}}, "spec.targetRef.name", FROZEN),
     ({"targetRef": {"container": "other"}}, "spec.targetRef.container", FROZEN),
     ({"targetRef": {"container": None}}, "spec.targetRef", "container cannot be added or removed"),
@@ -247,11 +254,17 @@ def test_suspend_can_be_changed_to_and_fro(server: ApiServer, full: str) -> None
         assert server.merge(full, {"spec": {"suspend": suspend}}).body["spec"] == FULL | {"suspend": suspend}
 
 
+def test_the_time_to_live_can_be_set_changed_and_removed(server: ApiServer, bare: str) -> None:
+    for seconds in (60, 0, None):
+        changed = server.merge(bare, {"spec": {"ttlSecondsAfterFinished": seconds}})
+        assert changed.body["spec"].get("ttlSecondsAfterFinished") == seconds
+
+
 def test_no_field_of_the_spec_was_forgotten() -> None:
     """A field added to the spec needs a rule that freezes it, and a case above."""
     fields = schema()["properties"]["spec"]["properties"]
     changed = {field for change, _, _ in CHANGES for field in change}
-    assert set(fields) - {"suspend"} == changed
+    assert set(fields) - {"suspend", "ttlSecondsAfterFinished"} == changed
     target = {field for change, _, _ in CHANGES for field in change.get("targetRef", {})}
     assert set(fields["targetRef"]["properties"]) - {"kind"} == target  # kind has one value only
 
@@ -290,6 +303,15 @@ def test_the_operators_status_is_kept_as_it_is_written(server: ApiServer, bare: 
             ),
         ),
         unexplained_baseline=3,
+        preview={
+            "target": {"kind": "Deployment", "name": "api"},
+            "container": "api",
+            "env": [{"name": "CHAOS_ENABLED", "value": "true"}],
+            "replaces": ["CHAOS_ENABLED"],
+            "refusals": [{"reason": "TargetBusy", "message": "another has it"}],
+        },
+        created_by="alice",
+        transitions=({"phase": "Running", "reason": "Injected", "time": "2026-01-31T12:00:00Z"},),
         conditions=tuple(
             {
                 "type": kind,

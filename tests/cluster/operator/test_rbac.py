@@ -67,6 +67,7 @@ def test_it_is_enough(own_ground: Ground, operator: OperatorProcess) -> None:
     assert own_ground.events(name) == ["Accepted", "Deleted", "Injected", "Recovered"]
     eventually("the pods to be listed", lambda: operator.metric("shadowfault_injections_total"))
     assert operator.metric('shadowfault_disarm_requests_total{result="unlisted"}') == 0
+    own_ground.await_gone(own_ground.start("nothing", ttlSecondsAfterFinished=0))
 
 
 def test_without_the_namespaces_binding_nothing_is_injected_and_the_status_says_why(
@@ -121,7 +122,7 @@ def test_who_may_not_read_the_halt_begins_nothing(
         ("list", "pods"),
         ("create", "pods"),
         ("create", "pods/exec"),
-        ("delete", "chaosexperiments.chaos.shadowfault.dev"),
+        ("deletecollection", "chaosexperiments.chaos.shadowfault.dev"),
         ("create", "chaosexperiments.chaos.shadowfault.dev"),
         ("patch", "namespaces"),
         ("*", "*"),

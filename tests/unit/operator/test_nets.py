@@ -64,6 +64,10 @@ def production_sidecar(scene: Any) -> None:
     scene.spec = {"targetRef": {"name": "api", "container": "api"}}
 
 
+def scaled_by_flagger(scene: Any) -> None:
+    scene.managed = [{"manager": "flagger", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]
+
+
 def enabled_by_hand(scene: Any) -> None:
     scene.containers[0]["env"] = [{"name": "CHAOS_ENABLED", "value": "true"}]
     scene.managed = [owned("kubectl-set", ["CHAOS_ENABLED"])]
@@ -151,6 +155,7 @@ REFUSED = [
     ),
     (nets.target_is_not_busy, held_by_another, Reason.TARGET_BUSY, "staging/first"),
     (nets.chaos_is_not_enabled_by_hand, enabled_by_hand, Reason.CHAOS_ALREADY_ENABLED, "kubectl-set"),
+    (nets.target_is_not_handed_over, scaled_by_flagger, Reason.TARGET_HANDED_OVER, "set by flagger"),
     (nets.rollouts_are_not_paused, attribute("deployment", {"paused": True}), Reason.TARGET_PAUSED, "resume"),
     (
         nets.target_has_replicas,
