@@ -45,6 +45,8 @@ _CLIENTS: Final = 4
 _REST_SECONDS: Final = 30
 _RESYNC_SECONDS: Final = 300
 _SAMPLES: Final = 5
+# Requests in three seconds.
+_FEW: Final = 15
 # Seconds that the whole may take.
 _LONGEST: Final = 3600
 _MEGABYTE: Final = 1e6
@@ -113,7 +115,7 @@ def _many(
 ) -> None:
     count = len(targets)
     # Long enough for all to be injected and for a look at the operator at rest.
-    duration = round(120 + count * 0.18)
+    duration = round(150 + count * 0.18)
     with Eye(cluster, experiments("-").replace("/namespaces/-", ""), _finished, first_only=True) as eye:
         began = time.monotonic()
         _at_once(targets, lambda target: _start(api, *target, duration=f"{duration}s"))
@@ -136,6 +138,8 @@ def _many(
 
 def _rest(bench: Bench, api: Api, operator: OperatorProcess, count: int) -> None:
     """Requests of the operator while all run and nothing happens, and of one look at everything."""
+    # It looks once more at each target that it has changed itself.
+    _await_quiet(api)
     before, began = _requests(api), time.monotonic()
     time.sleep(_REST_SECONDS)
     at_rest = (_requests(api) - before) * 60 / (time.monotonic() - began)
@@ -146,7 +150,7 @@ def _rest(bench: Bench, api: Api, operator: OperatorProcess, count: int) -> None
     alone = (_requests(api) - before) * 60 / (time.monotonic() - began)
     before, began = _requests(api), time.monotonic()
     operator.start()
-    _await_quiet(api, alone)
+    _await_quiet(api)
     look = _requests(api) - before - alone * (time.monotonic() - began) / 60
     resting = at_rest - alone
     bench.figure(f"requests a minute at rest with {count} experiments, between resyncs", [resting], "")
@@ -158,15 +162,15 @@ def _rest(bench: Bench, api: Api, operator: OperatorProcess, count: int) -> None
     )
 
 
-def _await_quiet(api: Api, alone: float) -> None:
-    """Wait until no more requests come than the API server sends itself."""
+def _await_quiet(api: Api) -> None:
+    """Wait until about as few requests come as the API server sends itself."""
 
     def quiet() -> bool:
         before = _requests(api)
         time.sleep(3)
-        return (_requests(api) - before) * 20 < alone * 2 + 60
+        return _requests(api) - before < _FEW
 
-    eventually("the operator to have looked at everything", quiet, seconds=180)
+    eventually("the operator to come to rest", quiet, seconds=180)
 
 
 def _requests(api: Api) -> float:
