@@ -292,6 +292,9 @@ class Reconciler:
             reason=status.reason,
             message=status.message,
         )
+        if after.dry_run:
+            # Nothing was kept out of a target and nothing taken out of one.
+            return
         if status.phase is Phase.REFUSED:
             self._metrics.refusals.labels(status.reason).inc()
         if status.phase is Phase.FINISHED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from shadowfault_testing.operator import Ground
+    from shadowfault_testing.operator import Ground, OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
@@ -34,13 +34,17 @@ def test_it_shows_the_patch_touches_nothing_and_is_in_nobodys_way(ground: Ground
     ground.delete(ground.run(target))
 
 
-def test_it_is_refused_as_the_real_one_would_be_and_names_every_net(ground: Ground) -> None:
+def test_it_is_refused_as_the_real_one_would_be_and_names_every_net(
+    ground: Ground, operator: OperatorProcess
+) -> None:
     target = ground.deploy(env=[{"name": "NODE_ENV", "value": "production"}], replicas=0)
     name = ground.start(target, dryRun=True)
     status = ground.await_phase(name, "Refused", "ProductionTarget")
     reasons = [item["reason"] for item in status["preview"]["refusals"]]
     assert reasons == ["ProductionTarget", "TargetWithoutReplicas"]
     ground.kubectl("wait", "--for=condition=Refused", f"chaosexperiment/{name}", "--timeout=5s")
+    assert operator.metric('shadowfault_refusals_total{reason="ProductionTarget"}') == 0
+    assert operator.metric('shadowfault_recoveries_total{reason="DryRun"}') == 0
 
 
 def test_a_run_that_has_the_target_is_named(ground: Ground) -> None:
