@@ -161,7 +161,7 @@ class HttpAccounts:
             if self._session is None:
                 self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
             async with self._session.post(
-                f"http://{host}:{port}{PATH}", json={"experiment": experiment_uid}, allow_redirects=False
+                f"http://{host}:{port}{PATH}", json={"experimentUid": experiment_uid}, allow_redirects=False
             ) as response:
                 return _read(response.status, await _body(response), experiment_uid)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -121,6 +121,6 @@ def _parse_figures(figures: dict[str, Any] | None) -> Account | None:
     if figures is None:
         return None
     try:
-        return parse_account({"state": COMPLETE, "experiment": "", **figures}, "")
+        return parse_account({"state": COMPLETE, "experimentUid": "", **figures}, "")
     except AccountError:
         return None

@@ -39,7 +39,7 @@ class Account:
     the service answered with an error of its own (5xx); None where that is not known.
     """
 
-    experiment: str
+    experiment_uid: str
     injected: int
     shadow_failures: int
     discrepancies: Mapping[str, int]
@@ -62,10 +62,10 @@ class Account:
 
     def document(self) -> dict[str, Any]:
         """The answer's body."""
-        return {"state": COMPLETE, "experiment": self.experiment, **self.figures()}
+        return {"state": COMPLETE, "experimentUid": self.experiment_uid, **self.figures()}
 
 
-def parse_account(document: object, experiment: str) -> Account | None:
+def parse_account(document: object, experiment_uid: str) -> Account | None:
     """Read an answer about this experiment; None while the account is being made.
 
     Raises:
@@ -77,10 +77,10 @@ def parse_account(document: object, experiment: str) -> Account | None:
         return None
     if document.get("state") != COMPLETE:
         raise AccountError("the answer has no state that is known")
-    if document.get("experiment") != experiment:
+    if document.get("experimentUid") != experiment_uid:
         raise AccountError("the answer is about another experiment")
     return Account(
-        experiment=experiment,
+        experiment_uid=experiment_uid,
         injected=_count(document, "injected"),
         shadow_failures=_count(document, "shadowFailures"),
         discrepancies=_by_type(document.get("discrepancies")),

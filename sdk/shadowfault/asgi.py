@@ -49,8 +49,8 @@ class ChaosMiddleware:
     exposition gets `chaos_injected_faults_total`, unless it has them. Any other answer but an error of the
     server (5xx) gives way to a document with nothing else in it.
 
-    With `account_of` POST `account` answers for an experiment that is over (`{"experiment": "..."}`), which
-    gives it a verdict. Without it the application is asked, as for any path.
+    With `account_of` POST `account` answers for an experiment that is over (`{"experimentUid": "..."}`),
+    which gives it a verdict. Without it the application is asked, as for any path.
     """
 
     def __init__(  # noqa: PLR0913 - an argument for each path
@@ -121,9 +121,9 @@ class ChaosMiddleware:
         await answer.send(send)
 
     async def _account(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        uid = _member(await _body(receive), "experiment")
+        uid = _member(await _body(receive), "experimentUid")
         if uid is None or self._account_of is None or not re.fullmatch(UID_PATTERN, uid):
-            expected = 'Send {"experiment": "..."}: the UID of the ChaosExperiment to account for.'
+            expected = 'Send {"experimentUid": "..."}: the UID of the ChaosExperiment to account for.'
             answer = _Answer.problem(HTTPStatus.UNPROCESSABLE_ENTITY, expected)
         else:
             try:

@@ -29,7 +29,7 @@ CHAOS = {"fail_rate": "1", "seed": "s", "experiment": "staging/all", "experiment
 
 
 async def ask(service: Service, uid: str = UID) -> tuple[int, dict[str, Any]]:
-    answer = await service.client.post("/chaos/account", json={"experiment": uid})
+    answer = await service.client.post("/chaos/account", json={"experimentUid": uid})
     return answer.status_code, answer.json()
 
 
@@ -59,7 +59,7 @@ async def test_an_experiment_is_accounted_for_from_its_evidence(start: Start) ->
     await service.create()
     assert await complete(service) == {
         "state": "complete",
-        "experiment": UID,
+        "experimentUid": UID,
         "injected": 3,
         "shadowFailures": 3,
         "discrepancies": {"missing_in_shadow": 3},
@@ -172,7 +172,15 @@ async def test_writes_in_flight_are_waited_for(start: Start) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [None, [], {}, {"experiment": ""}, {"experiment": 3}, {"experiment": "a\x00"}, {"experiment": "a" * 129}],
+    [
+        None,
+        [],
+        {},
+        {"experimentUid": ""},
+        {"experimentUid": 3},
+        {"experimentUid": "a\x00"},
+        {"experimentUid": "a" * 129},
+    ],
 )
 async def test_a_body_that_names_no_experiment_is_a_problem(service: Service, body: object) -> None:
     answer = await service.client.post("/chaos/account", json=body)

@@ -88,7 +88,7 @@ class AccountStore:
     async def keep(self, account: Account, asked: Asked) -> None:
         """Keep an account: asked again, it is the same."""
         await self._write(
-            account.experiment, asked_at=asked.asked_at, run_id=asked.run_id, result=account.document()
+            account.experiment_uid, asked_at=asked.asked_at, run_id=asked.run_id, result=account.document()
         )
 
     async def figures(self, experiment_uid: str, known: Known, until: datetime) -> Account:
@@ -103,7 +103,7 @@ class AccountStore:
         unexplained = sum(count for _, cause, count in found if cause == _UNEXPLAINED)
         errors, requests = primary_figures(known.served)
         return Account(
-            experiment=experiment_uid,
+            experiment_uid=experiment_uid,
             injected=injected,
             shadow_failures=failures,
             discrepancies=dict(sorted(by_type.items())),

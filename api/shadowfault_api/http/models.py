@@ -144,9 +144,9 @@ class Disarmed(_Model):
 class AccountRequest(BaseModel):
     """The body of POST /chaos/account: of which experiment, by its UID."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
 
-    experiment: Annotated[str, StringConstraints(pattern=UID_PATTERN)]
+    experiment_uid: Annotated[str, StringConstraints(pattern=UID_PATTERN)]
 
 
 class Verifying(_Model):
@@ -162,7 +162,7 @@ class AccountDocument(_Model):
     """What an experiment came to. A figure that is not known is null."""
 
     state: Literal["complete"]
-    experiment: str
+    experiment_uid: str
     injected: _Count = Field(description="Shadow writes the experiment made to fail.")
     shadow_failures: _Count = Field(description="All shadow writes that failed meanwhile, those among them.")
     discrepancies: dict[str, _Count] = Field(description="What the verifier found of it, by type.")

@@ -79,7 +79,7 @@ async def account(body: AccountRequest, held: Held) -> Response:
     It tells numbers and changes nothing that anyone relies on: the experiment's UID is all it takes.
     """
     try:
-        given = await held.accounting.account(body.experiment)
+        given = await held.accounting.account(body.experiment_uid)
     except UnknownExperimentError as error:
         raise Problem(HTTPStatus.NOT_FOUND, "Nothing here was under an experiment with this UID.") from error
     if given is None:

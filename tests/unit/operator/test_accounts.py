@@ -117,7 +117,7 @@ async def test_the_answer_comes_later_and_is_about_this_experiment(scene: Any) -
         at.accounts.ask(at.experiment, at.target)
         assert at.accounts._asking[key] is under_way
         assert await at.answer() == GOOD
-        assert at.asked == [("127.0.0.1", {"experiment": "experiment-uid"})] * 3
+        assert at.asked == [("127.0.0.1", {"experimentUid": "experiment-uid"})] * 3
         assert at.accounts.answer(key, "a later one of the same name") is None
         at.accounts.forget(key)
         assert at.accounts.answer(key, at.experiment.uid) is None
@@ -132,7 +132,7 @@ async def test_the_answer_comes_later_and_is_about_this_experiment(scene: Any) -
         (web.Response(body=b"not json"), Finding.UNREADABLE),
         (web.Response(body=b"[" * 60_000), Finding.UNREADABLE),
         (web.Response(body=b" " * 200_000), Finding.UNREADABLE),
-        (GOOD.document() | {"experiment": "another"}, Finding.UNREADABLE),
+        (GOOD.document() | {"experimentUid": "another"}, Finding.UNREADABLE),
         (web.Response(status=503), Finding.UNREACHABLE),
         (VERIFYING, Finding.NOT_IN_TIME),
     ],

@@ -97,7 +97,7 @@ def test_passed_means_that_something_was_tested_and_nothing_is_open(account: Acc
     document = status_document(Status(verdict=verdict))["verdict"]
     document["account"] = {name: value for name, value in document["account"].items() if value is not None}
     read = parse_status({"verdict": json.loads(json.dumps(document))}).verdict
-    assert read == replace(verdict, account=replace(account, experiment=""))
+    assert read == replace(verdict, account=replace(account, experiment_uid=""))
 
 
 @pytest.mark.parametrize(

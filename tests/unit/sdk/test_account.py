@@ -35,7 +35,7 @@ def test_what_is_written_is_read(account: Account) -> None:
 def test_the_names_are_those_of_the_contract() -> None:
     assert GOOD == {
         "state": "complete",
-        "experiment": "uid-1",
+        "experimentUid": "uid-1",
         "injected": 3,
         "shadowFailures": 4,
         "discrepancies": {"missing_in_shadow": 3},
@@ -55,7 +55,7 @@ def test_in_the_making_is_none() -> None:
     [
         *(None, [], "complete", 3, {}),
         GOOD | {"state": "done"},
-        GOOD | {"experiment": "uid-2"},
+        GOOD | {"experimentUid": "uid-2"},
         GOOD | {"injected": None},
         GOOD | {"injected": -1},
         GOOD | {"injected": True},

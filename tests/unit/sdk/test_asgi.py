@@ -227,24 +227,25 @@ def accounting(app: App, given: Account | None = GIVEN) -> App:
 
 
 def test_an_account_is_given() -> None:
-    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experiment":', b' "uid-1"}')
+    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experimentUid":', b' "uid-1"}')
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert parse_account(json.loads(answer.body), "uid-1") == GIVEN
 
 
 def test_an_account_in_the_making() -> None:
-    answer = Answer(accounting(answering(), None), "POST", "/chaos/account", b'{"experiment": "uid-1"}')
+    answer = Answer(accounting(answering(), None), "POST", "/chaos/account", b'{"experimentUid": "uid-1"}')
     assert (answer.status, json.loads(answer.body)) == (202, {"state": "verifying"})
 
 
 def test_there_is_no_account_of_an_unknown_experiment() -> None:
-    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experiment": "uid-2"}')
+    answer = Answer(accounting(answering()), "POST", "/chaos/account", b'{"experimentUid": "uid-2"}')
     assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
     assert b"uid-2" not in answer.body
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"experiment": ""}', b'{"experiment": 3}', b'{"experiment": "a b"}']
+    "body",
+    [b"", b"[]", b"{}", b'{"experimentUid": ""}', b'{"experimentUid": 3}', b'{"experimentUid": "a b"}'],
 )
 def test_a_body_that_names_no_experiment_is_a_problem(body: bytes) -> None:
     answer = Answer(accounting(answering()), "POST", "/chaos/account", body)
@@ -253,4 +254,4 @@ def test_a_body_that_names_no_experiment_is_a_problem(body: bytes) -> None:
 
 def test_without_accounts_the_application_is_asked() -> None:
     app = ChaosMiddleware(answering(418), None)
-    assert Answer(app, "POST", "/chaos/account", b'{"experiment": "uid-1"}').status == 418
+    assert Answer(app, "POST", "/chaos/account", b'{"experimentUid": "uid-1"}').status == 418
