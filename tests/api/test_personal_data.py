@@ -200,7 +200,7 @@ def test_the_example_of_another_team_tells_nothing_either(tmp_path: Path) -> Non
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    chaos = {"CHAOS_ENABLED": "true", "CHAOS_FAIL_RATE": "0.5", "CHAOS_SEED": "notes"}
+    chaos = {"CHAOS_ENABLED": "true", "CHAOS_FAIL_RATE": "0.5", "CHAOS_SEED": "team"}
     files = [str(tmp_path / name) for name in ("primary.db", "shadow.db")]
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLE), *files, str(port)],
