@@ -13,12 +13,8 @@ def deployment(
     containers: list[Json] | None = None,
     replicas: int = 1,
     labels: dict[str, str] | None = None,
-    paused: bool = False,
 ) -> Json:
-    """A Deployment; one container `api` with no environment unless others are given.
-
-    A paused one gets no pods.
-    """
+    """A Deployment; one container `api` with no environment unless others are given."""
     selector = {"app": name}
     return {
         "apiVersion": "apps/v1",
@@ -26,7 +22,6 @@ def deployment(
         "metadata": {"name": name, "labels": labels or {}},
         "spec": {
             "replicas": replicas,
-            **({"paused": True} if paused else {}),
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": selector},

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shadowfault_testing.api import eventually
+from shadowfault_testing.api import deployments, eventually
+from shadowfault_testing.objects import container, deployment
 
 if TYPE_CHECKING:
     from shadowfault_testing.operator import Ground, OperatorProcess
@@ -16,9 +17,17 @@ pytestmark = pytest.mark.cluster
 ENV = [{"name": "NODE_ENV", "value": "staging"}]
 
 
+def deployed_without_pods(ground: Ground) -> str:
+    """A target where nobody can be asked for the account: its pods' service account does not exist."""
+    name = ground.name("api")
+    body = deployment(name, containers=[container(env=ENV)])
+    body["spec"]["template"]["spec"]["serviceAccountName"] = "nobody"
+    ground.api.request("POST", deployments(ground.namespace), body)
+    return name
+
+
 def test_zero_deletes_at_once_and_the_target_is_restored(ground: Ground) -> None:
-    # Paused, it has no pods, and so nobody who could be asked for the account.
-    target = ground.deploy(env=ENV, paused=True)
+    target = deployed_without_pods(ground)
     name = ground.start(target, duration="2s", ttlSecondsAfterFinished=0)
     ground.await_gone(name)
     assert ground.env(target) == {"NODE_ENV": {"value": "staging"}}
