@@ -162,14 +162,18 @@ class Product:
             if entry["name"].startswith("CHAOS_")
         }
 
+    def _listed(self) -> list[Json]:
+        listed = self.kubectl("get", "pods", "-l", "app.kubernetes.io/component=api", "-o", "json").stdout
+        return list(json.loads(listed)["items"])
+
+    def _ending(self) -> list[str]:
+        return [pod["metadata"]["name"] for pod in self._listed() if "deletionTimestamp" in pod["metadata"]]
+
     def pods(self) -> list[str]:
         """Names of the service's ready pods that are not on their way out."""
-        listed = json.loads(
-            self.kubectl("get", "pods", "-l", "app.kubernetes.io/component=api", "-o", "json").stdout
-        )
         return [
             pod["metadata"]["name"]
-            for pod in listed["items"]
+            for pod in self._listed()
             if "deletionTimestamp" not in pod["metadata"]
             and any(
                 c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ())
@@ -182,10 +186,14 @@ class Product:
         self.apply(manifest(name, **spec))
 
     def run(self, name: str, **spec: Any) -> Json:  # noqa: ANN401 - JSON
-        """Apply an experiment, and wait until every pod runs with it."""
+        """Apply an experiment, and wait until every pod runs with it, and those of before are gone.
+
+        A pod on its way out is still sent requests for as long as the nodes take to hear of it.
+        """
         self.start(name, **spec)
         status = self.await_phase(name, "Running")
         self.rolled_out()
+        eventually("the pods of before to be gone", lambda: not self._ending(), seconds=60)
         return status
 
     def status(self, name: str) -> Json:
