@@ -61,6 +61,10 @@ class Controller:
         """Have the experiment looked at."""
         self._queue.add(key)
 
+    def enqueue_late(self, key: Key) -> None:
+        """Have the experiment looked at after all those that may have something in a target."""
+        self._queue.add(key, late=True)
+
     def enqueue_all(self) -> None:
         """Have every experiment looked at that may need something done."""
         for key in self._known.unsettled():
