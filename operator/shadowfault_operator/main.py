@@ -118,6 +118,8 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
             halt=lambda: halt.state,
             watch=stopwatch,
             echoes=echoes,
+            pressing=lambda: controller.pressing,
+            later=lambda key: controller.enqueue_late(key),  # noqa: PLW0108 - made below
         ),
         experiments=experiments,
         known=known,

@@ -83,6 +83,8 @@ class Reconciler:
         halt: Callable[[], HaltState] = lambda: LIFTED,
         watch: Watch | None = None,
         echoes: Echoes | None = None,
+        pressing: Callable[[], bool] = lambda: False,
+        later: Callable[[Key], None] = lambda _: None,
     ) -> None:
         self._experiments = experiments
         self._targets = targets
@@ -97,6 +99,8 @@ class Reconciler:
         self._halt = halt
         self._watch = watch
         self._echoes = Echoes(lambda _: None) if echoes is None else echoes
+        self._pressing = pressing
+        self._later = later
         # Reads that were refused in the pass that is under way, for those that a decision turned out to need.
         self._refused_reads: dict[Key, RefusedError] = {}
         # What is to be announced after the patch of the target that may follow, or before anything else.
@@ -135,14 +139,7 @@ class Reconciler:
             view = seen
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
-                if action.ask and view.target is not None:
-                    self._accounts.ask(view.experiment, view.target)
-                if action.until is None:
-                    self._clock.forget(key)
-                self._follow(key, view)
-                self._refused_reads.pop(key, None)
-                if not self._known.settled(key) and view.complete:
-                    self._echoes.rest(key, fingerprint(view.target))
+                self._rest(key, action, view)
                 return action.until
             if not isinstance(action, Inject | Restore):
                 await self._tell(key)
@@ -156,7 +153,22 @@ class Reconciler:
             except RefusedError as error:
                 await self._report(view.experiment, error)
                 raise
+            if seen is not None and _just_restored(view, seen) and self._pressing():
+                # Others are still to be restored; that this one is let go and judged can wait for them.
+                self._echoes.rest(key, fingerprint(seen.target))
+                self._later(key)
+                return None
         raise NotYetError(f"{key} did not come to rest in {_MOST_STEPS} steps")
+
+    def _rest(self, key: Key, action: Rest, view: View) -> None:
+        if action.ask and view.target is not None:
+            self._accounts.ask(view.experiment, view.target)
+        if action.until is None:
+            self._clock.forget(key)
+        self._follow(key, view)
+        self._refused_reads.pop(key, None)
+        if not self._known.settled(key) and view.complete:
+            self._echoes.rest(key, fingerprint(view.target))
 
     async def _look(self, key: Key) -> View | None:
         self._refused_reads.pop(key, None)
@@ -364,6 +376,14 @@ class Reconciler:
         if injection is None:
             raise AssertionError("a target is touched only after it is recorded")
         return Key(experiment.key.namespace, injection.target_name)
+
+
+def _just_restored(before: View, after: View) -> bool:
+    """Whether that is stored, of an experiment whose end nobody waits for."""
+    was, now = before.experiment, after.experiment
+    stored = was.resource_version != now.resource_version
+    moved = (was.status.phase, now.status.phase) == (Phase.RECOVERING, Phase.FINISHED)
+    return stored and moved and not now.deleting
 
 
 async def _nothing() -> None:

@@ -41,6 +41,11 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._queued) + len(self._working)
 
+    @property
+    def pressing(self) -> bool:
+        """Whether a key waits that is not a late one."""
+        return not all(self._queued.values())
+
     def add(self, key: K, *, late: bool = False) -> None:
         """Have the key worked on as soon as a worker is free; if `late`, one that nobody else waits for."""
         delayed = self._delayed.pop(key, None)

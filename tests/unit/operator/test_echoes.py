@@ -115,7 +115,15 @@ async def test_who_may_wait_comes_after_all_others() -> None:
         queue.add(key, late=late)
     queue.add("both")
     queue.add("second", late=True)  # is no reason to put it off
+    assert queue.pressing
     assert await _order(queue) == ["first", "second", "both", "verdict"]
+
+
+async def test_late_ones_press_nobody() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    assert not queue.pressing
+    queue.add("verdict", late=True)
+    assert not queue.pressing
 
 
 async def test_a_key_with_two_turns_is_worked_on_once() -> None:
@@ -123,5 +131,5 @@ async def test_a_key_with_two_turns_is_worked_on_once() -> None:
     queue.add("one", late=True)
     queue.add("one")
     assert await _order(queue) == ["one"]
-    queue.add("one")
-    assert await _order(queue) == ["one"]
+    queue.add("other", late=True)
+    assert await _order(queue) == ["other"]

@@ -35,6 +35,10 @@ class Cluster:
         self.stored: list[Status] = []
         self.reads: list[str] = []
         self.namespace_away = False
+        self.pressing = False
+        self.late: list[Key] = []
+        self.released = 0
+        self._written = 0
         self.echoes = Echoes(lambda _: None)
 
     async def get(self, _key: Key) -> Experiment:
@@ -46,7 +50,12 @@ class Cluster:
             raise self._errors.pop(0)
         self.stored.append(status)
         self._seen = [status]
-        return experiment.with_status(status)
+        self._written += 1
+        return replace(experiment.with_status(status), resource_version=str(10 + self._written))
+
+    async def remove_finalizer(self, experiment: Experiment) -> Experiment:
+        self.released += 1
+        return replace(experiment, finalizers=())
 
     async def announce(self, _experiment: Experiment, what: Objection, _now: object) -> None:
         self.said.append(what.reason.title)
@@ -76,6 +85,8 @@ class Cluster:
             metrics=Metrics(known),
             clock=Clock(lambda: self._scene.now),
             echoes=self.echoes,
+            pressing=lambda: self.pressing,
+            later=self.late.append,
         )
 
 
@@ -108,6 +119,13 @@ async def test_an_end_by_deadline_reads_nothing_that_it_does_not_depend_on(scene
     assert (cluster.stored[0].phase, cluster.reads) == (Phase.RECOVERING, ["experiment", "target"])
 
 
+@pytest.mark.parametrize("phase", [Phase.RECOVERING, Phase.FINISHED, Phase.REFUSED])
+async def test_what_is_over_depends_on_nothing_around_it(scene: Any, phase: Phase) -> None:
+    cluster = Cluster(scene, replace(scene.recorded(), phase=phase))
+    await cluster.reconciler().reconcile(KEY)
+    assert "namespace" not in cluster.reads
+
+
 async def test_what_runs_is_judged_by_its_namespace(scene: Any) -> None:
     cluster = Cluster(scene, scene.running())
     await cluster.reconciler().reconcile(KEY)
@@ -132,3 +150,19 @@ async def test_a_pass_that_could_not_read_all_leaves_no_echo(scene: Any, away: b
     cluster.namespace_away = away
     await cluster.reconciler(scene.experiment(running)).reconcile(KEY)
     assert len(cluster.echoes) == (0 if away else 1)
+
+
+@pytest.mark.parametrize(("pressing", "deleting"), [(False, False), (True, False), (True, True)])
+async def test_who_is_restored_is_let_go_after_those_who_are_not(
+    scene: Any, pressing: bool, deleting: bool
+) -> None:
+    """But a delete is waited for, and is not put off."""
+    recovering = replace(scene.recorded(), phase=Phase.RECOVERING, reason="Expired")
+    if deleting:
+        scene.metadata["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    cluster = Cluster(scene, recovering)
+    cluster.pressing = pressing
+    await cluster.reconciler().reconcile(KEY)
+    assert (cluster.said, cluster.stored[0].phase) == (["Recovered"], Phase.FINISHED)
+    put_off = pressing and not deleting
+    assert (cluster.late, cluster.released) == (([KEY], 0) if put_off else ([], 1))
