@@ -61,6 +61,15 @@ class Controller:
         """Have the experiment looked at."""
         self._queue.add(key)
 
+    def enqueue_late(self, key: Key) -> None:
+        """Have the experiment looked at after all those that may have something in a target."""
+        self._queue.add(key, late=True)
+
+    @property
+    def pressing(self) -> bool:
+        """Whether an experiment waits for a worker that may have something in a target."""
+        return self._queue.pressing
+
     def enqueue_all(self) -> None:
         """Have every experiment looked at that may need something done."""
         for key in self._known.unsettled():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from shadowfault import ChaosConfig, ConfigError
 from shadowfault.config import ENABLED, EXPERIMENT, EXPERIMENT_UID, EXPIRES_AT, FAIL_RATE, SCOPE, SEED
 from shadowfault_operator.injection import foreign_owners, is_ours
-from shadowfault_operator.model import Spec
+from shadowfault_operator.model import Phase, Spec
 from shadowfault_operator.nets import CONTINUOUS, Objection
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.stopconditions import judge
@@ -33,6 +33,20 @@ def asked_to_end(experiment: Experiment, now: datetime) -> Objection | None:
     if isinstance(experiment.spec, Spec) and experiment.spec.suspend:
         return Objection(Reason.SUSPENDED, "spec.suspend became true")
     return None
+
+
+def depends_on_surroundings(experiment: Experiment, now: datetime) -> bool:
+    """Whether the next step of it may depend on its namespace and on ConfigMaps.
+
+    Nothing does once it is over, nor where a run is over by its own spec, deadline or deletion.
+    """
+    match experiment.status.phase:
+        case Phase.FINISHED | Phase.REFUSED | Phase.RECOVERING:
+            return False
+        case Phase.RUNNING:
+            return asked_to_end(experiment, now) is None
+        case _:
+            return True
 
 
 def target_lost(target: Target | None, injection: Injection) -> Objection | None:

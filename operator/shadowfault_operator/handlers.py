@@ -7,12 +7,12 @@ leak from Deployments into ReplicaSets, no finalizer whose release by a failed h
 from __future__ import annotations
 
 import itertools
-import zlib
 from typing import TYPE_CHECKING, Final
 
 import kopf
 
 from shadowfault_operator.connection import connection
+from shadowfault_operator.echoes import fingerprint
 from shadowfault_operator.model import GROUP, PLURAL, VERSION, Key, parse_experiment
 from shadowfault_operator.target import Target
 
@@ -54,10 +54,12 @@ class Watches:
         known: Known,
         enqueue: Callable[[Key], None],
         pods_changed: Callable[[Key, int], None] = lambda _key, _ready: None,
+        target_changed: Callable[[Key, int], None] | None = None,
     ) -> None:
         self._known = known
         self._enqueue = enqueue
         self._pods_changed = pods_changed
+        self._target_changed = target_changed or (lambda key, _seen: enqueue(key))
         self._deployments: dict[Key, int] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -86,11 +88,11 @@ class Watches:
         target = Target(raw)
         for experiment in concerned:
             self._pods_changed(experiment, target.ready_replicas)
-        fingerprint = _fingerprint(target) if event["type"] != "DELETED" else 0
-        if self._deployments.get(key) != fingerprint:
-            self._deployments[key] = fingerprint
+        seen = fingerprint(target if event["type"] != "DELETED" else None)
+        if self._deployments.get(key) != seen:
+            self._deployments[key] = seen
             for experiment in concerned:
-                self._enqueue(experiment)
+                self._target_changed(experiment, seen)
 
     async def namespace_changed(self, event: kopf.RawEvent, **_: object) -> None:
         raw: Json = dict(event["object"])
@@ -100,13 +102,3 @@ class Watches:
 
 def _login(settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo:
     return connection(settings)
-
-
-def _fingerprint(target: Target) -> int:
-    """Changes with all that decisions look at, and not with each step of a rollout."""
-    owned = [
-        (managed.get("manager"), managed.get("operation"), managed.get("fieldsV1"))
-        for managed in target.managed_fields
-        if managed.get("subresource") is None
-    ]
-    return zlib.crc32(repr((target.uid, target.generation, target.rollout_failed, owned)).encode())

@@ -53,7 +53,7 @@ class Known:
             return False
         self.forget(experiment.key)
         status = experiment.status
-        target = _target(experiment)
+        target = target_key(experiment)
         self._seen[experiment.key] = _Seen(
             uid=experiment.uid,
             version=version,
@@ -104,7 +104,7 @@ class Known:
 
     def rivals(self, experiment: Experiment) -> tuple[Rival, ...]:
         """Other experiments on the same target that are neither finished nor refused. A dry run is none."""
-        target = _target(experiment)
+        target = target_key(experiment)
         keys = self._by_target.get(target, set()) - {experiment.key} if target else ()
         found = ((key, self._seen[key]) for key in keys)
         return tuple(
@@ -112,6 +112,16 @@ class Known:
             for key, seen in sorted(found)
             if not seen.dry_run and (seen.phase is None or not seen.phase.final)
         )
+
+    def glimpse(self, key: Key) -> tuple[Key | None, Phase | None]:
+        """The target and the phase as last seen; nothing of one that was never seen."""
+        seen = self._seen.get(key)
+        return (None, None) if seen is None else (seen.target, seen.phase)
+
+    def settled(self, key: Key) -> bool:
+        """Whether nothing more is to be done with it, as far as is known."""
+        seen = self._seen.get(key)
+        return seen is None or not seen.unsettled
 
     def phases(self) -> Counter[Phase]:
         """How many experiments are in each phase; one that nobody has looked at yet counts as Pending."""
@@ -157,7 +167,7 @@ def _version(resource_version: str) -> int:
     return int(resource_version)
 
 
-def _target(experiment: Experiment) -> Key | None:
+def target_key(experiment: Experiment) -> Key | None:
     """What the experiment is on: what it was injected into, else what it asks for."""
     if experiment.status.injection is not None:
         return Key(experiment.key.namespace, experiment.status.injection.target_name)

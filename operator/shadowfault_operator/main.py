@@ -21,6 +21,7 @@ from shadowfault_operator.clock import Clock
 from shadowfault_operator.connection import connection
 from shadowfault_operator.controller import Controller
 from shadowfault_operator.disarm import HttpDisarmer
+from shadowfault_operator.echoes import Echoes
 from shadowfault_operator.halt import Halt
 from shadowfault_operator.handlers import Watches, kopf_settings
 from shadowfault_operator.health import serve
@@ -80,6 +81,7 @@ class Assembly:
     scraper: HttpScraper
     stopwatch: StopWatch
     permissions: Permissions
+    echoes: Echoes
 
 
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
@@ -91,9 +93,10 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
     targets = KubeTargets(client, settings.namespaces)
     surroundings = KubeSurroundings(client)
     disarmer = HttpDisarmer(surroundings, metrics)
-    accounts = HttpAccounts(surroundings, clock, done=lambda key: controller.enqueue(key))  # noqa: PLW0108 - made below
+    accounts = HttpAccounts(surroundings, clock, done=lambda key: controller.enqueue_late(key))  # noqa: PLW0108 - made below
     halt = Halt(client, settings.namespace, changed=lambda: controller.enqueue_all())  # noqa: PLW0108 - made below
     scraper = HttpScraper()
+    echoes = Echoes(lambda key: controller.enqueue(key))  # noqa: PLW0108 - made below
     stopwatch = StopWatch(
         surroundings,
         scraper,
@@ -114,6 +117,9 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
             clock=clock,
             halt=lambda: halt.state,
             watch=stopwatch,
+            echoes=echoes,
+            pressing=lambda: controller.pressing,
+            later=lambda key: controller.enqueue_late(key),  # noqa: PLW0108 - made below
         ),
         experiments=experiments,
         known=known,
@@ -146,6 +152,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         scraper,
         stopwatch,
         permissions,
+        echoes,
     )
 
 
@@ -173,7 +180,9 @@ async def _operate(settings: Settings) -> None:
         await asyncio.sleep(0)
         watch: asyncio.Task[None] = asyncio.create_task(
             kopf.operator(
-                registry=Watches(known, controller.enqueue, parts.stopwatch.target_changed).registry(),
+                registry=Watches(
+                    known, controller.enqueue, parts.stopwatch.target_changed, parts.echoes.changed
+                ).registry(),
                 settings=framework,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,

@@ -23,10 +23,13 @@ from shadowfault_operator.decisions import (
     Transition,
     decide,
 )
+from shadowfault_operator.echoes import Echoes, fingerprint
+from shadowfault_operator.endings import depends_on_surroundings
 from shadowfault_operator.environment import referenced_config_maps
 from shadowfault_operator.errors import ApiError, ConflictError, NotFoundError, RefusedError, UnavailableError
 from shadowfault_operator.halt import LIFTED
-from shadowfault_operator.model import Experiment, Key, Phase, Spec
+from shadowfault_operator.known import target_key
+from shadowfault_operator.model import Experiment, Key, Phase
 from shadowfault_operator.nets import Objection
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.view import View
@@ -79,6 +82,9 @@ class Reconciler:
         clock: Clock,
         halt: Callable[[], HaltState] = lambda: LIFTED,
         watch: Watch | None = None,
+        echoes: Echoes | None = None,
+        pressing: Callable[[], bool] = lambda: False,
+        later: Callable[[Key], None] = lambda _: None,
     ) -> None:
         self._experiments = experiments
         self._targets = targets
@@ -92,6 +98,9 @@ class Reconciler:
         self._clock = clock
         self._halt = halt
         self._watch = watch
+        self._echoes = Echoes(lambda _: None) if echoes is None else echoes
+        self._pressing = pressing
+        self._later = later
         # Reads that were refused in the pass that is under way, for those that a decision turned out to need.
         self._refused_reads: dict[Key, RefusedError] = {}
         # What is to be announced after the patch of the target that may follow, or before anything else.
@@ -105,13 +114,17 @@ class Reconciler:
         Raises:
             NotYetError, ApiError, UnavailableError: to be tried again.
         """
+        self._echoes.begin(key)
         try:
             return await self._pass(key)
         except asyncio.CancelledError:
             self._to_tell.pop(key, None)  # an Event holds up no end of ours
             raise
         finally:
-            await self._tell(key)
+            try:
+                await self._tell(key)
+            finally:
+                self._echoes.end(key)
 
     async def _pass(self, key: Key) -> datetime | None:
         seen = await self._look(key)
@@ -120,17 +133,13 @@ class Reconciler:
                 self._known.forget(key)
                 self._accounts.forget(key)
                 self._clock.forget(key)
+                self._echoes.forget(key)
                 self._follow(key, None)
                 return None
             view = seen
             action = decide(view, self._clock.now(key), _new_seed)
             if isinstance(action, Rest):
-                if action.ask and view.target is not None:
-                    self._accounts.ask(view.experiment, view.target)
-                if action.until is None:
-                    self._clock.forget(key)
-                self._follow(key, view)
-                self._refused_reads.pop(key, None)
+                self._rest(key, action, view)
                 return action.until
             if not isinstance(action, Inject | Restore):
                 await self._tell(key)
@@ -144,30 +153,70 @@ class Reconciler:
             except RefusedError as error:
                 await self._report(view.experiment, error)
                 raise
+            if seen is not None and _just_restored(view, seen) and self._pressing():
+                # Others are still to be restored; that this one is let go and judged can wait for them.
+                self._echoes.rest(key, fingerprint(seen.target))
+                self._later(key)
+                return None
         raise NotYetError(f"{key} did not come to rest in {_MOST_STEPS} steps")
+
+    def _rest(self, key: Key, action: Rest, view: View) -> None:
+        if action.ask and view.target is not None:
+            self._accounts.ask(view.experiment, view.target)
+        if action.until is None:
+            self._clock.forget(key)
+        self._follow(key, view)
+        self._refused_reads.pop(key, None)
+        if not self._known.settled(key) and view.complete:
+            self._echoes.rest(key, fingerprint(view.target))
 
     async def _look(self, key: Key) -> View | None:
         self._refused_reads.pop(key, None)
-        experiment, namespace = await asyncio.gather(self._experiments.get(key), self._namespace(key))
+        # What was seen last says what there is to read; each read that is not of use is done again below.
+        foreseen, phase = self._known.glimpse(key)
+        at_its_start = foreseen is not None and phase in {None, Phase.PENDING}
+        experiment, early, namespace = await asyncio.gather(
+            self._experiments.get(key),
+            self._early_target(foreseen),
+            self._namespace(key) if at_its_start else _nothing(),
+        )
         if experiment is None:
             return None
         self._known.update(experiment)
-        name = _target_name(experiment)
-        try:
-            target = await self._targets.get(Key(key.namespace, name)) if name else None
-        except RefusedError as error:
-            await self._report(experiment, error)
-            raise
+        judged = depends_on_surroundings(experiment, self._clock.now(key))
+        if judged and not at_its_start:
+            namespace = await self._namespace(key)
+        # A target that was read before the experiment moved on would seem to lack what is in it by now.
+        if early is not None and foreseen == target_key(experiment) and experiment.status.phase is phase:
+            (target,) = early
+        else:
+            target = await self._target(experiment)
         return View(
             experiment=experiment,
             target=target,
             namespace=namespace,
-            config_maps=await self._config_maps(key, target),
+            config_maps=await self._config_maps(key, target) if judged else None,
             rivals=self._known.rivals(experiment),
             halt=self._halt(),
             answer=self._accounts.answer(key, experiment.uid),
             observation=self._watch.observation(experiment) if self._watch else None,
+            judged=judged,
         )
+
+    async def _early_target(self, key: Key | None) -> tuple[Target | None] | None:
+        """What is there, beside the read of the experiment; None where that is to be asked for again."""
+        try:
+            return (await self._targets.get(key),) if key is not None else None
+        except RefusedError:
+            return None  # to be reported on the experiment, once that is read
+
+    async def _target(self, experiment: Experiment) -> Target | None:
+        key = target_key(experiment)
+        try:
+            return await self._targets.get(key) if key is not None else None
+        except RefusedError as error:
+            await self._report(experiment, error)
+            raise
 
     def _follow(self, key: Key, view: View | None) -> None:
         """Have the metrics of what runs looked at, and of nothing else."""
@@ -220,12 +269,12 @@ class Reconciler:
             case Transition():
                 return await self._transition(action, view)
             case Inject():
-                target = await self._targets.inject(self._target_key(experiment), action.overlay)
+                target = await self._targets.inject(self._recorded(experiment), action.overlay)
                 self._metrics.injections.inc()
                 return replace(view, target=target, untouched=False)
             case Restore():
                 self._disarm_once(view, experiment.status)
-                target = await self._targets.restore(self._target_key(experiment), action.body)
+                target = await self._targets.restore(self._recorded(experiment), action.body)
                 return replace(view, target=target)
             case Rest():
                 return view
@@ -322,17 +371,23 @@ class Reconciler:
             _log.warning("refusal not reported", experiment=str(experiment.key), error=str(second))
 
     @staticmethod
-    def _target_key(experiment: Experiment) -> Key:
+    def _recorded(experiment: Experiment) -> Key:
         injection = experiment.status.injection
         if injection is None:
             raise AssertionError("a target is touched only after it is recorded")
         return Key(experiment.key.namespace, injection.target_name)
 
 
-def _target_name(experiment: Experiment) -> str | None:
-    if experiment.status.injection is not None:
-        return experiment.status.injection.target_name
-    return experiment.spec.target_ref.name if isinstance(experiment.spec, Spec) else None
+def _just_restored(before: View, after: View) -> bool:
+    """Whether that is stored, of an experiment whose end nobody waits for."""
+    was, now = before.experiment, after.experiment
+    stored = was.resource_version != now.resource_version
+    moved = (was.status.phase, now.status.phase) == (Phase.RECOVERING, Phase.FINISHED)
+    return stored and moved and not now.deleting
+
+
+async def _nothing() -> None:
+    """In the place of a read that is not needed."""
 
 
 def _new_seed() -> str:

@@ -29,6 +29,7 @@ class View:
     `namespace` and `config_maps` are None when they could not be read just now. `untouched` is true when the
     API server has refused our injection in this very pass, so that what the target lacks was never there.
     `answer` is what the target said when it was asked for the account, None where it was not, or not yet.
+    `judged` is false where its surroundings were not even read, for nothing depends on them.
     `observation` is what the target's metrics say of a run, None where nobody has looked.
     """
 
@@ -41,6 +42,12 @@ class View:
     halt: HaltState = LIFTED
     answer: Account | Finding | None = None
     observation: Observation | None = None
+    judged: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether all was read that the next step may depend on."""
+        return not self.judged or (self.namespace is not None and self.config_maps is not None)
 
     def objection(self, nets: tuple[Net, ...]) -> Objection | None:
         """What the first net that holds says.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shadowfault_operator.clock import Clock
+from shadowfault_operator.echoes import Echoes
 from shadowfault_operator.errors import ConflictError, UnavailableError
 from shadowfault_operator.known import Known
 from shadowfault_operator.metrics import Metrics
@@ -32,8 +33,16 @@ class Cluster:
         self._errors = list(errors)
         self.said: list[str] = []
         self.stored: list[Status] = []
+        self.reads: list[str] = []
+        self.namespace_away = False
+        self.pressing = False
+        self.late: list[Key] = []
+        self.released = 0
+        self._written = 0
+        self.echoes = Echoes(lambda _: None)
 
     async def get(self, _key: Key) -> Experiment:
+        self.reads.append("experiment")
         return self._scene.experiment(self._seen.pop(0) if len(self._seen) > 1 else self._seen[0])  # type: ignore[no-any-return]
 
     async def set_status(self, experiment: Experiment, status: Status) -> Experiment:
@@ -41,19 +50,30 @@ class Cluster:
             raise self._errors.pop(0)
         self.stored.append(status)
         self._seen = [status]
-        return experiment.with_status(status)
+        self._written += 1
+        return replace(experiment.with_status(status), resource_version=str(10 + self._written))
+
+    async def remove_finalizer(self, experiment: Experiment) -> Experiment:
+        self.released += 1
+        return replace(experiment, finalizers=())
 
     async def announce(self, _experiment: Experiment, what: Objection, _now: object) -> None:
         self.said.append(what.reason.title)
 
     async def target(self, _key: Key) -> Any:
+        self.reads.append("target")
         return self._scene.target()
 
-    async def namespace(self, name: str) -> Namespace:
+    async def namespace(self, name: str) -> Namespace | None:
+        self.reads.append("namespace")
+        if self.namespace_away:
+            raise UnavailableError("no answer")
         return Namespace(name, self._scene.labels)
 
-    def reconciler(self) -> Reconciler:
+    def reconciler(self, *foreseen: Experiment) -> Reconciler:
         known = Known()
+        for experiment in foreseen:
+            known.update(experiment)
         return Reconciler(
             experiments=self,  # type: ignore[arg-type]
             targets=SimpleNamespace(get=self.target),  # type: ignore[arg-type]
@@ -64,6 +84,9 @@ class Cluster:
             known=known,
             metrics=Metrics(known),
             clock=Clock(lambda: self._scene.now),
+            echoes=self.echoes,
+            pressing=lambda: self.pressing,
+            later=self.late.append,
         )
 
 
@@ -82,3 +105,64 @@ async def test_what_may_have_been_stored_is_said(scene: Any) -> None:
     with pytest.raises(UnavailableError):
         await cluster.reconciler().reconcile(KEY)
     assert cluster.said == ["Injected"]
+
+
+async def test_an_end_by_deadline_reads_nothing_that_it_does_not_depend_on(scene: Any) -> None:
+    running = scene.running()
+    cluster = Cluster(scene, running)
+    scene.now = running.expires_at
+    reconciler = cluster.reconciler(scene.experiment(running))
+    with pytest.raises(
+        AttributeError, match="restore"
+    ):  # the next request; nothing of a target is written here
+        await reconciler.reconcile(KEY)
+    assert (cluster.stored[0].phase, cluster.reads) == (Phase.RECOVERING, ["experiment", "target"])
+
+
+@pytest.mark.parametrize("phase", [Phase.RECOVERING, Phase.FINISHED, Phase.REFUSED])
+async def test_what_is_over_depends_on_nothing_around_it(scene: Any, phase: Phase) -> None:
+    cluster = Cluster(scene, replace(scene.recorded(), phase=phase))
+    await cluster.reconciler().reconcile(KEY)
+    assert "namespace" not in cluster.reads
+
+
+async def test_what_runs_is_judged_by_its_namespace(scene: Any) -> None:
+    cluster = Cluster(scene, scene.running())
+    await cluster.reconciler().reconcile(KEY)
+    assert "namespace" in cluster.reads
+
+
+async def test_a_target_read_before_the_experiment_moved_on_is_read_again(scene: Any) -> None:
+    """It was recorded and injected meanwhile: what was read beside it may lack what is there by now."""
+    new, running = scene.experiment(), scene.running()
+    cluster = Cluster(scene, running)
+    assert await cluster.reconciler(new).reconcile(KEY) == running.expires_at
+    assert cluster.reads.count("target") == 2
+    cluster.reads.clear()
+    await cluster.reconciler(scene.experiment(running)).reconcile(KEY)
+    assert cluster.reads.count("target") == 1
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_pass_that_could_not_read_all_leaves_no_echo(scene: Any, away: bool) -> None:
+    running = scene.running()
+    cluster = Cluster(scene, running)
+    cluster.namespace_away = away
+    await cluster.reconciler(scene.experiment(running)).reconcile(KEY)
+    assert len(cluster.echoes) == (0 if away else 1)
+
+
+@pytest.mark.parametrize(("pressing", "deleting"), [(False, False), (True, False), (True, True)])
+async def test_who_is_restored_is_let_go_after_those_who_are_not(
+    scene: Any, pressing: bool, deleting: bool
+) -> None:
+    """But a delete is waited for, and is not put off."""
+    recovering = replace(scene.recorded(), phase=Phase.RECOVERING, reason="Expired")
+    if deleting:
+        scene.metadata["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    cluster = Cluster(scene, recovering)
+    cluster.pressing = pressing
+    await cluster.reconciler().reconcile(KEY)
+    assert (cluster.said, cluster.stored[0].phase) == (["Recovered"], Phase.FINISHED)
+    put_off = pressing and not deleting
+    assert (cluster.late, cluster.released) == (([KEY], 0) if put_off else ([], 1))
