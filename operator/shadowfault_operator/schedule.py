@@ -159,6 +159,14 @@ def experiment_name(schedule: str, time: datetime) -> str:
     return f"{schedule}-{int(time.timestamp()) // _MINUTE}"
 
 
+def last_start(schedule: str, last: datetime | None, experiments: Iterable[Experiment]) -> datetime | None:
+    """The latest time that something was started for: what is there counts, should the status not say so."""
+    suffixes = (one.key.name.removeprefix(f"{schedule}-") for one in experiments)
+    minutes = [int(text) for text in suffixes if text.isascii() and text.isdigit() and len(text) < 10]
+    times = [datetime.fromtimestamp(minute * _MINUTE, UTC) for minute in minutes]
+    return max([*times, *([last] if last is not None else [])], default=None)
+
+
 def unfinished(experiments: Iterable[Experiment]) -> list[Experiment]:
     """Those that have not ended; one that is about to be deleted is until its target is restored."""
     return [one for one in experiments if one.status.phase is None or not one.status.phase.final]

@@ -30,6 +30,7 @@ from shadowfault_operator.schedule import (
     InvalidScheduleError,
     ScheduleSpec,
     experiment_name,
+    last_start,
     outdated,
     parse_schedule_spec,
     plan,
@@ -136,6 +137,8 @@ class Schedules:
         key = Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
         created = parse_instant(raw["metadata"]["creationTimestamp"])
         children = await self._schedules.experiments_of(key, raw["metadata"]["uid"])
+        # An operator that died before it wrote the status is not to start the same again.
+        last = last_start(key.name, last, children)
         active = unfinished(children)
         found = plan(spec, last=last, created=created, now=now, active=len(active))
         outcome = _Outcome(last, found.next, tuple(active))

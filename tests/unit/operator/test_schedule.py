@@ -18,6 +18,7 @@ from shadowfault_operator.schedule import (
     Plan,
     ScheduleSpec,
     experiment_name,
+    last_start,
     outdated,
     parse_schedule_spec,
     plan,
@@ -154,6 +155,15 @@ def test_a_start_is_after_the_last_and_not_too_late(
 
 def test_names_are_of_the_minute() -> None:
     assert experiment_name("nightly", datetime.fromtimestamp(60 * 29460000, UTC)) == "nightly-29460000"
+
+
+def test_what_is_there_counts_as_started_whatever_the_status_says() -> None:
+    time = datetime.fromtimestamp(60 * 29460000, UTC)
+    there = [experiment(1, "Running", name="e-29460000"), experiment(2, "Running", name="e-other")]
+    assert last_start("e", None, there) == time
+    assert last_start("e", time - timedelta(minutes=5), there) == time
+    assert last_start("e", time + timedelta(minutes=5), there) == time + timedelta(minutes=5)
+    assert last_start("e", None, []) is None
 
 
 # History
