@@ -11,8 +11,8 @@ import httpx
 import kopf
 import yaml
 
-from shadowfault_testing.api import MERGE, deployments, eventually, experiments
-from shadowfault_testing.objects import container, deployment, experiment
+from shadowfault_testing.api import MERGE, deployments, eventually, experiments, schedules
+from shadowfault_testing.objects import container, deployment, experiment, schedule
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -141,8 +141,10 @@ def _in_force(server: ApiServer) -> bool:
             ],
         ),
     )
+    planned = server.would_create(schedules("default"), schedule("probe"))
     return (
         "shadowfault-experiments" in aimed.message
+        and "shadowfault-schedules" in planned.message
         and any("shadowfault-advice" in warning for warning in aimed.warnings)
         and "shadowfault-deployments" in carrying.message
     )

@@ -96,6 +96,11 @@ def experiments(namespace: str, name: str = "") -> str:
     return f"{_EXPERIMENTS}/namespaces/{namespace}/chaosexperiments" + (f"/{name}" if name else "")
 
 
+def schedules(namespace: str, name: str = "") -> str:
+    """Path of ChaosSchedules."""
+    return f"{_EXPERIMENTS}/namespaces/{namespace}/chaosschedules" + (f"/{name}" if name else "")
+
+
 def eventually(what: str, observe: Callable[[], T | None], *, seconds: float = 30.0) -> T:
     """The first truthy observation.
 

@@ -41,12 +41,14 @@ class EmbeddedOperator:
         now: Callable[[], datetime] = right_now,
         workers: int = 1,
         resync_seconds: float = 300.0,
+        schedules: bool = False,
     ) -> None:
         self._connection = kopf.ConnectionInfo(server=url, token="none")  # noqa: S106 - the interposer has the real one
         self._settings = Settings(
             namespaces=namespaces, workers=workers, resync_seconds=resync_seconds, port=0
         )
         self._now = now
+        self._schedules = schedules
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="operator", daemon=True)
@@ -80,7 +82,7 @@ class EmbeddedOperator:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         self.parts = parts = assemble(self._settings, ApiClient(lambda: self._connection), self._now)
         parts.halt.set(LIFTED)
-        work = asyncio.create_task(parts.controller.run())
+        work = asyncio.create_task(self._work(parts))
         end = asyncio.create_task(self._end.wait())
         self._begun.set()
         await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -91,3 +93,9 @@ class EmbeddedOperator:
         await parts.accounts.close()
         await parts.client.close()
         await parts.disarmer.close()
+
+    async def _work(self, parts: Assembly) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.controller.run())
+            if self._schedules:
+                group.create_task(parts.schedules.run())

@@ -53,6 +53,26 @@ def experiment(name: str = "shadow", *, target: str = "api", **spec: Any) -> Jso
     }
 
 
+def schedule(
+    name: str = "often",
+    *,
+    cron: str = "* * * * *",
+    spec: Json | None = None,
+    **fields: Any,  # noqa: ANN401 - JSON
+) -> Json:
+    """A ChaosSchedule of the experiment that `experiment` makes; `spec` is for the experiment."""
+    return {
+        "apiVersion": "chaos.shadowfault.dev/v1alpha1",
+        "kind": "ChaosSchedule",
+        "metadata": {"name": name},
+        "spec": {
+            "schedule": cron,
+            "experimentTemplate": {"spec": {**experiment()["spec"], **(spec or {})}},
+            **fields,
+        },
+    }
+
+
 def owned(manager: str, names: list[str], *, container: str = "api", operation: str = "Update") -> Json:
     """One entry of metadata.managedFields: `manager` owns these environment entries."""
     entries: Json = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}, "f:value": {}} for name in names}

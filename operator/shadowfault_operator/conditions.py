@@ -52,6 +52,13 @@ class Conditions:
         others = (item for item in self.previous if item.get("type") != "Stalled")
         return (*others, self._one("Stalled", True, reason, message))
 
+    def standing(self, stalled: bool, reason: str, message: str) -> tuple[Json, ...]:
+        """Ready and Stalled alone, for an object that has no phases."""
+        return (
+            self._one("Ready", not stalled, reason, message),
+            self._one("Stalled", stalled, reason, message),
+        )
+
     def judged(self, verdict: Verdict) -> tuple[Json, ...]:
         """The previous ones and the verdict: True passed, False failed, Unknown is inconclusive."""
         others = (item for item in self.previous if item.get("type") != VERDICT)

@@ -13,7 +13,15 @@ import kopf
 
 from shadowfault_operator.connection import connection
 from shadowfault_operator.echoes import fingerprint
-from shadowfault_operator.model import GROUP, PLURAL, VERSION, Key, parse_experiment
+from shadowfault_operator.model import (
+    GROUP,
+    PLURAL,
+    SCHEDULE_LABEL,
+    SCHEDULES,
+    VERSION,
+    Key,
+    parse_experiment,
+)
 from shadowfault_operator.target import Target
 
 if TYPE_CHECKING:
@@ -55,11 +63,13 @@ class Watches:
         enqueue: Callable[[Key], None],
         pods_changed: Callable[[Key, int], None] = lambda _key, _ready: None,
         target_changed: Callable[[Key, int], None] | None = None,
+        schedule_changed: Callable[[Key], None] = lambda _key: None,
     ) -> None:
         self._known = known
         self._enqueue = enqueue
         self._pods_changed = pods_changed
         self._target_changed = target_changed or (lambda key, _seen: enqueue(key))
+        self._enqueue_schedule = schedule_changed
         self._deployments: dict[Key, int] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -67,6 +77,7 @@ class Watches:
         handlers = kopf.OperatorRegistry()
         kopf.on.login(registry=handlers)(_login)
         kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)(self.experiment_changed)
+        kopf.on.event(GROUP, VERSION, SCHEDULES, registry=handlers)(self.schedule_changed)
         kopf.on.event("apps", "v1", "deployments", registry=handlers)(self.deployment_changed)
         kopf.on.event("", "v1", "namespaces", registry=handlers)(self.namespace_changed)
         return handlers
@@ -77,6 +88,13 @@ class Watches:
             self._known.forget(experiment.key, experiment.uid)
         elif self._known.update(experiment):
             self._enqueue(experiment.key)
+        schedule = (event["object"]["metadata"].get("labels") or {}).get(SCHEDULE_LABEL)
+        if schedule:
+            self._enqueue_schedule(Key(experiment.key.namespace, schedule))
+
+    async def schedule_changed(self, event: kopf.RawEvent, **_: object) -> None:
+        metadata = event["object"]["metadata"]
+        self._enqueue_schedule(Key(metadata["namespace"], metadata["name"]))
 
     async def deployment_changed(self, event: kopf.RawEvent, **_: object) -> None:
         raw: Json = dict(event["object"])

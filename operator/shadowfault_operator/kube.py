@@ -17,6 +17,9 @@ from shadowfault_operator.model import (
     GROUP,
     KIND,
     PLURAL,
+    SCHEDULE_KIND,
+    SCHEDULE_LABEL,
+    SCHEDULES,
     VERSION,
     Experiment,
     Json,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from shadowfault_operator.environment import ConfigMaps
     from shadowfault_operator.injection import Overlay
+    from shadowfault_operator.reasons import EventType
 
 _log = structlog.get_logger(__name__)
 _OPERATOR: Final = "shadowfault-operator"
@@ -193,35 +197,101 @@ class KubeAnnouncer:
         self._client = client
 
     async def announce(self, experiment: Experiment, what: Objection, now: datetime) -> None:
-        namespace, name = experiment.key.namespace, experiment.key.name
-        digest = zlib.crc32(f"{experiment.uid}{what.reason.title}{what.message}".encode())
-        body = {
-            "metadata": {"namespace": namespace, "name": f"{name}.{digest:08x}"},
-            "involvedObject": {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": KIND,
-                "namespace": namespace,
-                "name": name,
-                "uid": experiment.uid,
-                "resourceVersion": experiment.resource_version,
-            },
-            "type": what.reason.event_type.value,
-            "reason": what.reason.title,
-            "message": what.message[:1024],
-            "source": {"component": _OPERATOR},
-            "reportingComponent": _OPERATOR,
-            "firstTimestamp": format_instant(now),
-            "lastTimestamp": format_instant(now),
-            "count": 1,
+        about = {
+            "kind": KIND,
+            "namespace": experiment.key.namespace,
+            "name": experiment.key.name,
+            "uid": experiment.uid,
+            "resourceVersion": experiment.resource_version,
         }
+        reason = what.reason
+        await _post_event(self._client, about, reason.event_type, reason.title, what.message, now)
+
+
+class KubeSchedules:
+    """ChaosSchedules of the namespaces served, of all when `namespaces` is empty, and what they create."""
+
+    def __init__(self, client: ApiClient, namespaces: Iterable[str]) -> None:
+        self._client = client
+        self._namespaces = tuple(namespaces)
+
+    async def keys(self) -> list[Key]:
+        """Every schedule; none where the kind is not installed."""
+        items = _listed(self._client, f"/apis/{GROUP}/{VERSION}", SCHEDULES, self._namespaces)
         try:
-            await self._client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=body)
-        except AlreadyExistsError:
-            return
-        except (ApiError, UnavailableError) as error:
-            _log.warning(
-                "event not stored", experiment=str(experiment.key), reason=what.reason.title, error=str(error)
+            return [Key(item["metadata"]["namespace"], item["metadata"]["name"]) async for item in items]
+        except NotFoundError:
+            return []
+
+    async def get(self, key: Key) -> Json | None:
+        try:
+            return await self._client.request("GET", _schedule_path(key))
+        except NotFoundError:
+            return None
+
+    async def experiments_of(self, key: Key, uid: str) -> list[Experiment]:
+        """Those that it owns: one with its label alone is somebody else's."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}"
+        params = {"labelSelector": f"{SCHEDULE_LABEL}={key.name}"}
+        answer = await self._client.request("GET", path, params=params)
+        return [
+            parse_experiment(item)
+            for item in answer.get("items") or ()
+            if any(
+                owner.get("controller") and owner.get("uid") == uid
+                for owner in item["metadata"].get("ownerReferences") or ()
             )
+        ]
+
+    async def create_experiment(self, namespace: str, body: Json) -> Experiment:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
+        params = {"fieldManager": MANAGER}
+        return parse_experiment(await self._client.request("POST", path, params=params, body=body))
+
+    async def delete_experiment(self, experiment: Experiment) -> None:
+        body = {"preconditions": {"uid": experiment.uid, "resourceVersion": experiment.resource_version}}
+        await self._client.request("DELETE", _experiment_path(experiment.key), body=body)
+
+    async def set_status(self, raw: Json, status: Json) -> None:
+        metadata = raw["metadata"]
+        path = _schedule_path(Key(metadata["namespace"], metadata["name"])) + "/status"
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        params = {"fieldManager": MANAGER}
+        await self._client.request("PATCH", path, params=params, body=body, content_type=MERGE)
+
+    async def announce(
+        self, raw: Json, event_type: EventType, reason: str, message: str, now: datetime
+    ) -> None:
+        """An Event on the schedule. Never raises."""
+        fields = ("namespace", "name", "uid", "resourceVersion")
+        about = {"kind": SCHEDULE_KIND} | {field: raw["metadata"][field] for field in fields}
+        await _post_event(self._client, about, event_type, reason, message, now)
+
+
+async def _post_event(  # noqa: PLR0913, PLR0917 - what an Event says
+    client: ApiClient, about: Json, event_type: EventType, reason: str, message: str, now: datetime
+) -> None:
+    """An Event, named after what it says; one that is lost stops nothing."""
+    namespace, name = about["namespace"], about["name"]
+    digest = zlib.crc32(f"{about['uid']}{reason}{message}".encode())
+    body = {
+        "metadata": {"namespace": namespace, "name": f"{name}.{digest:08x}"},
+        "involvedObject": {"apiVersion": f"{GROUP}/{VERSION}", **about},
+        "type": event_type.value,
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": _OPERATOR},
+        "reportingComponent": _OPERATOR,
+        "firstTimestamp": format_instant(now),
+        "lastTimestamp": format_instant(now),
+        "count": 1,
+    }
+    try:
+        await client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=body)
+    except AlreadyExistsError:
+        return
+    except (ApiError, UnavailableError) as error:
+        _log.warning("event not stored", about=f"{namespace}/{name}", reason=reason, error=str(error))
 
 
 async def _listed(
@@ -259,6 +329,10 @@ def _pod(raw: Json) -> Pod:
 
 def _experiment_path(key: Key) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+
+
+def _schedule_path(key: Key) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{SCHEDULES}/{key.name}"
 
 
 def _deployment_path(key: Key) -> str:

@@ -26,10 +26,17 @@ from shadowfault_operator.halt import Halt
 from shadowfault_operator.handlers import Watches, kopf_settings
 from shadowfault_operator.health import serve
 from shadowfault_operator.known import Known
-from shadowfault_operator.kube import KubeAnnouncer, KubeExperiments, KubeSurroundings, KubeTargets
+from shadowfault_operator.kube import (
+    KubeAnnouncer,
+    KubeExperiments,
+    KubeSchedules,
+    KubeSurroundings,
+    KubeTargets,
+)
 from shadowfault_operator.metrics import Metrics
 from shadowfault_operator.permissions import Permissions, needed
 from shadowfault_operator.reconcile import Reconciler
+from shadowfault_operator.schedules import Schedules
 from shadowfault_operator.scrape import HttpScraper
 from shadowfault_operator.settings import Settings
 from shadowfault_operator.stopwatch import StopWatch
@@ -82,6 +89,7 @@ class Assembly:
     stopwatch: StopWatch
     permissions: Permissions
     echoes: Echoes
+    schedules: Schedules
 
 
 def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime]) -> Assembly:
@@ -140,6 +148,9 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         every_seconds=settings.resync_seconds,
     )
     client.forbidden = permissions.refused
+    schedules = Schedules(
+        KubeSchedules(client, settings.namespaces), now, resync_seconds=settings.resync_seconds
+    )
     return Assembly(
         client,
         known,
@@ -153,6 +164,7 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
         stopwatch,
         permissions,
         echoes,
+        schedules,
     )
 
 
@@ -175,13 +187,18 @@ async def _operate(settings: Settings) -> None:
             "halt": parts.halt.run(),
             "stopwatch": parts.stopwatch.run(),
             "permissions": parts.permissions.run(),
+            "schedules": parts.schedules.run(),
         }
         tasks = [asyncio.create_task(work, name=name) for name, work in parts_of_it.items()]
         await asyncio.sleep(0)
         watch: asyncio.Task[None] = asyncio.create_task(
             kopf.operator(
                 registry=Watches(
-                    known, controller.enqueue, parts.stopwatch.target_changed, parts.echoes.changed
+                    known,
+                    controller.enqueue,
+                    pods_changed=parts.stopwatch.target_changed,
+                    target_changed=parts.echoes.changed,
+                    schedule_changed=parts.schedules.enqueue,
                 ).registry(),
                 settings=framework,
                 clusterwide=not settings.namespaces,

@@ -16,7 +16,7 @@ import structlog
 
 from shadowfault_operator.errors import ApiError, UnavailableError
 from shadowfault_operator.halt import NAME as HALT
-from shadowfault_operator.model import GROUP, PLURAL
+from shadowfault_operator.model import GROUP, PLURAL, SCHEDULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +50,8 @@ class Permission:
 SERVED: Final = (
     (GROUP, PLURAL, ("get", "list", "watch", "patch", "delete")),
     (GROUP, f"{PLURAL}/status", ("patch",)),
+    (GROUP, SCHEDULES, ("get", "list", "watch")),
+    (GROUP, f"{SCHEDULES}/status", ("patch",)),
     ("apps", "deployments", ("get", "list", "watch")),
     ("", "events", ("create",)),
 )
@@ -63,6 +65,8 @@ INJECTED: Final = (
     ("apps", "deployments", ("patch",)),
     ("", "configmaps", ("get",)),
     ("", "pods", ("list",)),
+    (GROUP, PLURAL, ("create",)),
+    (GROUP, f"{SCHEDULES}/finalizers", ("update",)),
 )
 # In the operator's own namespace, and for the one object only.
 OWN: Final = (("", "configmaps", ("list", "watch")),)

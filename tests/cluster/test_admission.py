@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict, install
-from shadowfault_testing.api import eventually, experiments
-from shadowfault_testing.objects import experiment
+from shadowfault_testing.api import eventually, experiments, schedules
+from shadowfault_testing.objects import experiment, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def authors(server: ApiServer, staging: str) -> str:
     rules = [
         {
             "apiGroups": ["chaos.shadowfault.dev"],
-            "resources": ["chaosexperiments"],
+            "resources": ["chaosexperiments", "chaosschedules"],
             "verbs": ["create", "get", "patch"],
         },
         {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["own"], "verbs": ["patch"]},
@@ -175,6 +175,81 @@ def test_who_may_not_patch_it_may_not_take_it_out_of_suspension(server: ApiServe
     )
     assert server.merge(path, {"spec": {"suspend": False}}).accepted
     assert server.merge(path, {"spec": {"suspend": True}}, as_user=AUTHOR).accepted
+
+
+# Schedules
+
+
+def test_a_schedule_is_created_only_where_an_experiment_may_be(server: ApiServer, staging: str) -> None:
+    def create(namespace: str) -> Verdict:
+        return server.would_create(schedules(namespace), schedule())
+
+    assert create(staging).accepted
+    assert refused(create(server.new_namespace("staging", {})), "has not opted in")
+    assert refused(create(server.new_namespace("prod")), "is production by its name")
+    marked = server.new_namespace("shop", ALLOWED | {"environment": "production"})
+    assert refused(create(marked), "is production by its label environment=production")
+
+
+def test_who_may_not_patch_the_deployment_may_not_schedule_it(server: ApiServer, authors: str) -> None:
+    def create(target: str) -> Verdict:
+        body = schedule(spec={"targetRef": {"name": target}})
+        return server.would_create(schedules(authors), body, as_user=AUTHOR)
+
+    assert create("own").accepted
+    assert refused(create("foreign"), f"{AUTHOR} may not patch Deployment foreign in namespace {authors}")
+
+
+def test_nor_turn_a_schedule_to_it(server: ApiServer, authors: str) -> None:
+    body = schedule("turned", spec={"targetRef": {"name": "own"}})
+    assert server.create(schedules(authors), body, as_user=AUTHOR).accepted
+    path = schedules(authors, "turned")
+
+    def turn(target: str, **fields: Any) -> Verdict:
+        template = {"spec": {"targetRef": {"name": target}}}
+        return server.merge(path, {"spec": {"experimentTemplate": template, **fields}}, as_user=AUTHOR)
+
+    assert refused(turn("foreign"), "may not patch Deployment foreign")
+    # Not by way of a suspension either.
+    assert turn("foreign", suspend=True).accepted
+    assert refused(server.merge(path, {"spec": {"suspend": False}}, as_user=AUTHOR), "may not patch")
+    assert turn("own", suspend=False).accepted
+
+
+def test_whatever_a_namespace_became_its_schedule_can_be_stopped(server: ApiServer) -> None:
+    namespace = server.new_namespace("shop")
+    assert server.create(schedules(namespace), schedule("left")).accepted
+    marks = {"environment": "production", **dict.fromkeys(ALLOWED)}
+    assert server.merge(f"{NAMESPACES}/{namespace}", {"metadata": {"labels": marks}}).accepted
+    eventually("the mark to be seen", lambda: refused(aim(server, namespace), "is production by its label"))
+    path = schedules(namespace, "left")
+    assert refused(server.merge(path, {"spec": {"schedule": "0 * * * *"}}), "is production by its label")
+    assert server.merge(path, {"metadata": {"labels": {"a": "b"}}}).accepted
+    assert server.merge(f"{path}/status", {"status": {"observedGeneration": 1}}).accepted
+    assert server.merge(path, {"spec": {"suspend": True}}).accepted
+    assert refused(server.merge(path, {"spec": {"suspend": False}}), "is production by its label")
+    assert server.ask("DELETE", path).accepted
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (schedule(cron="every day"), "must be cron's five fields"),
+        (schedule(cron="@daily"), "must be cron's five fields"),
+        (schedule("x" * 53), "must have at most 52 characters"),
+        (schedule(concurrencyPolicy="Allow"), "Unsupported value"),
+        (schedule(startingDeadlineSeconds=1), "greater than or equal to 10"),
+        (schedule(spec={"rate": 2}), "must be above 0 and at most 1"),
+        (schedule(spec={"duration": "5h"}), "must be between 1s and 4h"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_schema_refuses_with_advice(
+    server: ApiServer, staging: str, body: dict[str, Any], words: str
+) -> None:
+    verdict = server.would_create(schedules(staging), body)
+    assert verdict.status == 422
+    assert words in verdict.message
 
 
 # What always passes
@@ -318,6 +393,7 @@ def test_kubectl_prints_the_advice(cluster: Cluster, staging: str) -> None:
 
 POLICIES = [
     "shadowfault-experiments",
+    "shadowfault-schedules",
     "shadowfault-created-by",
     "shadowfault-deployments",
     "shadowfault-advice",
@@ -342,6 +418,7 @@ def test_advice_never_refuses_and_nets_fail_closed(server: ApiServer) -> None:
     bindings = {item["metadata"]["name"]: item["spec"] for item in server.get(f"{base}ybindings")["items"]}
     for name, policy, actions in (
         ("shadowfault-experiments", "Fail", ["Deny"]),
+        ("shadowfault-schedules", "Fail", ["Deny"]),
         ("shadowfault-created-by", "Fail", ["Deny"]),
         ("shadowfault-deployments", "Fail", ["Deny"]),
         ("shadowfault-advice", "Ignore", ["Warn"]),

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
     from shadowfault_cluster import Cluster
 
-CRD = Path(__file__).parents[3] / "crds" / "chaosexperiments.yaml"
-POLICIES = sorted(CRD.parent.glob("admission-*.yaml"))
+CRDS = sorted((Path(__file__).parents[3] / "crds").glob("chaos*.yaml"))
+POLICIES = sorted(CRDS[0].parent.glob("admission-*.yaml"))
 
 
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Cluster:
     """The cluster with the CustomResourceDefinition and the admission policies."""
-    for manifest in (CRD, *POLICIES):
+    for manifest in (*CRDS, *POLICIES):
         cluster.kubectl("apply", "-f", str(manifest))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    for crd in CRDS:
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crd))
     return cluster
 
 

@@ -49,6 +49,9 @@ DISPENSABLE = {
     ("shadowfault-operator", "events", "create"),
     ("shadowfault-operator", "chaosexperiments", "delete"),
     ("shadowfault-injector", "pods", "list"),
+    ("shadowfault-operator", "chaosschedules", "list"),
+    ("shadowfault-operator", "chaosschedules", "watch"),
+    ("shadowfault-injector", "chaosexperiments", "create"),
 }
 
 

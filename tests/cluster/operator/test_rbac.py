@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from shadowfault_testing.api import eventually
+from shadowfault_testing.api import MERGE, eventually, experiments, schedules
+from shadowfault_testing.objects import schedule
 from shadowfault_testing.operator import Ground, OperatorProcess
 
 if TYPE_CHECKING:
@@ -68,6 +70,63 @@ def test_it_is_enough(own_ground: Ground, operator: OperatorProcess) -> None:
     eventually("the pods to be listed", lambda: operator.metric("shadowfault_injections_total"))
     assert operator.metric('shadowfault_disarm_requests_total{result="unlisted"}') == 0
     own_ground.await_gone(own_ground.start("nothing", ttlSecondsAfterFinished=0))
+
+
+def overdue(ground: Ground, target: str) -> str:
+    """A schedule that is due at once: as if it had last started something two minutes ago. Its path."""
+    path = schedules(ground.namespace, "often")
+    body = schedule("often", spec={"targetRef": {"name": target}}, suspend=True)
+    ground.api.request("POST", schedules(ground.namespace), body)
+    last = (datetime.now(UTC) - timedelta(minutes=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ground.api.request("PATCH", f"{path}/status", {"status": {"lastScheduleTime": last}}, MERGE)
+    ground.api.request("PATCH", path, {"spec": {"suspend": False}}, MERGE)
+    return path
+
+
+def test_it_is_enough_for_a_schedule_where_it_is_let_in(
+    own_ground: Ground, operator: OperatorProcess
+) -> None:
+    target = own_ground.deploy(env=[{"name": "NODE_ENV", "value": "staging"}])
+    operator.start()
+    path = overdue(own_ground, target)
+
+    def stalled() -> str | None:
+        conditions = own_ground.api.request("GET", path).get("status", {}).get("conditions", [])
+        found = next((item for item in conditions if item["type"] == "Stalled"), {"status": "False"})
+        return str(found["message"]) if found["status"] == "True" else None
+
+    assert "cannot create resource" in eventually("the condition", stalled)
+    assert own_ground.events("often") == ["ExperimentNotCreated"]
+    let_in(own_ground)
+    # Whatever is changed has it try again.
+    eventually(
+        "to be let in",
+        lambda: (
+            own_ground.cluster.kubectl(
+                "-n",
+                own_ground.namespace,
+                "auth",
+                "can-i",
+                "create",
+                "chaosexperiments.chaos.shadowfault.dev",
+                "--as",
+                "system:serviceaccount:shadowfault-system:shadowfault-operator",
+                check=False,
+            ).stdout.strip()
+            == "yes"
+        ),
+    )
+    own_ground.api.request("PATCH", path, {"metadata": {"labels": {"a": "b"}}}, MERGE)
+
+    def only() -> str | None:
+        items = own_ground.api.request("GET", experiments(own_ground.namespace))["items"]
+        return str(items[0]["metadata"]["name"]) if items else None
+
+    name = eventually("the experiment", only)
+    own_ground.await_phase(name, "Running")
+    eventually("nothing to stall it", lambda: stalled() is None)
+    own_ground.api.request("DELETE", path)
+    own_ground.delete(name)
 
 
 def test_without_the_namespaces_binding_nothing_is_injected_and_the_status_says_why(
