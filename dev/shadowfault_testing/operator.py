@@ -223,9 +223,10 @@ class Ground:
         return status
 
     def run(self, target: str, **spec: Any) -> str:  # noqa: ANN401 - JSON
-        """Create an experiment and wait until it is injected."""
+        """Create an experiment and wait until it is injected, and said so: an operator may be killed then."""
         name = self.start(target, **spec)
         self.await_phase(name, "Running")
+        eventually("the Event", lambda: "Injected" in self.events(name))
         return name
 
     def delete(self, name: str) -> None:
