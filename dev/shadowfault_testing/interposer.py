@@ -145,6 +145,11 @@ class Interposer:
             return False
         return time.monotonic() - max(self._answered_at, self.requests[-1].at) >= seconds
 
+    def __repr__(self) -> str:
+        """For the message of a test that waited in vain."""
+        last = ", ".join(f"{one.number} {one}" for one in self.requests[-5:])
+        return f"<interposer: {len(self.requests)} requests, {self._under_way} under way, the last: {last}>"
+
     def cut(self) -> None:
         """Nothing passes any more, and what is under way is cut."""
         self._loop.call_soon_threadsafe(self._sever)

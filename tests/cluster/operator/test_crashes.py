@@ -46,7 +46,10 @@ def serve(between: Interposer, cases: list[Case], until: Callable[[Case], bool],
     between.obey(conflict_once() if flow.conflicts else None)
     namespaces = [case.ground.namespace for case in cases]
     with EmbeddedOperator(between.url, *namespaces, now=flow.now, workers=8):
-        eventually("the operator to come to rest", between.quiet, seconds=60)
+        try:
+            eventually("the operator to come to rest", between.quiet, seconds=60)
+        except TimeoutError:
+            raise AssertionError(repr(between)) from None
         left = list(cases)
 
         def through() -> bool:

@@ -55,6 +55,13 @@ def post(address: str, path: str, body: dict[str, Any]) -> None:
     answer.raise_for_status()
 
 
+def injected_by(address: str) -> float:
+    """Faults this pod has on record."""
+    answer = httpx.get(f"http://{address}:4000/metrics", timeout=10, trust_env=False)
+    lines = answer.raise_for_status().text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("chaos_injected_faults_total{"))
+
+
 def verdict(ground: Ground, name: str) -> dict[str, Any]:
     return dict(eventually("the verdict", lambda: ground.status(name).get("verdict"), seconds=90))
 
@@ -75,6 +82,8 @@ def test_a_run_ends_with_a_verdict_that_outlives_pods_and_operator(
     (pod,) = eventually("one pod", lambda: len(found := pods(own_ground, target)) == 1 and found)
     for _ in range(3):
         post(pod, "/api/listings", {"title": "Test", "price": 1500})
+    # A shadow write comes after the answer; one that comes after the disarm is made.
+    eventually("three faults", lambda: injected_by(pod) == 3)
     own_ground.set_spec(name, suspend=True)
     own_ground.await_phase(name, "Finished", "SuspendedWhileRunning")
     assert own_ground.target(target)["spec"] == before
