@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shadowfault_testing.api import eventually
+
 if TYPE_CHECKING:
     from shadowfault_testing.operator import Ground, OperatorProcess
 
@@ -30,7 +32,7 @@ def test_it_shows_the_patch_touches_nothing_and_is_in_nobodys_way(ground: Ground
     # An entry of managedFields would tell of a finalizer that was there for a moment.
     assert "f:finalizers" not in str(found["metadata"]["managedFields"])
     ground.kubectl("wait", "--for=condition=Ready", f"chaosexperiment/{name}", "--timeout=5s")
-    assert ground.events(name) == ["DryRun"]
+    eventually("the Event", lambda: ground.events(name) == ["DryRun"])
     ground.delete(ground.run(target))
 
 

@@ -163,7 +163,9 @@ def test_a_condition_that_is_met_ends_the_run_and_restores_the_target(
     status = own_ground.await_phase(name, "Finished", "StopConditionMet")
     assert message in status["message"]
     assert own_ground.target(target.name)["spec"] == before
-    assert own_ground.events(name) == ["Accepted", "Injected", "Recovered", "StopConditionMet"]
+    # An Event follows the status that it tells of.
+    said = ["Accepted", "Injected", "Recovered", "StopConditionMet"]
+    eventually("the Events", lambda: own_ground.events(name) == said)
     assert own_operator.metric('shadowfault_recoveries_total{reason="StopConditionMet"}') == 1
     own_ground.delete(name)
 
