@@ -18,6 +18,7 @@ import structlog
 
 from shadowfault.account import PATH, Account, AccountError, parse_account
 from shadowfault_operator.errors import ApiError, UnavailableError
+from shadowfault_operator.podhttp import PodHttp, TooLargeError, bounded
 from shadowfault_operator.verdict import Finding
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from shadowfault_operator.target import Target
 
 _log = structlog.get_logger(__name__)
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0, connect=1.0)
+_TOTAL_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 1.0
 _LARGEST_ANSWER: Final = 64 * 1024
 # At a time: a thousand experiments may end together, and each answer costs a pass of a verifier.
 _AT_ONCE: Final = 8
@@ -67,7 +69,7 @@ class HttpAccounts:
         self._clock = clock
         self._done = done
         self._pauses = pauses
-        self._session: aiohttp.ClientSession | None = None
+        self._http = PodHttp(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[Key, tuple[str, asyncio.Task[None]]] = {}
         self._answers: dict[Key, Answer] = {}
@@ -99,8 +101,7 @@ class HttpAccounts:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._http.close()
 
     async def _ask(self, experiment: Experiment, target: Target) -> None:
         try:
@@ -156,12 +157,9 @@ class HttpAccounts:
         return worst
 
     async def _post(self, pod: Pod, port: int, experiment_uid: str) -> Account | Finding:
-        host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            if self._session is None:
-                self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-            async with self._session.post(
-                f"http://{host}:{port}{PATH}", json={"experimentUid": experiment_uid}, allow_redirects=False
+            async with self._http.request(
+                "POST", pod, port, PATH, json={"experimentUid": experiment_uid}
             ) as response:
                 return _read(response.status, await _body(response), experiment_uid)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -170,19 +168,18 @@ class HttpAccounts:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    body = b""
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > _LARGEST_ANSWER:
-            break
-    return body
+    """The body, and nothing of one that is too large to be an account."""
+    try:
+        return await bounded(response.content, _LARGEST_ANSWER)
+    except TooLargeError:
+        return b""
 
 
 def _read(status: int, body: bytes, experiment_uid: str) -> Account | Finding:
     if status not in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
         return Finding.UNREACHABLE if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Finding.NOT_KEPT
     try:
-        account = parse_account(json.loads(body[:_LARGEST_ANSWER]), experiment_uid)
+        account = parse_account(json.loads(body), experiment_uid)
     except (AccountError, ValueError, RecursionError):
         return Finding.UNREADABLE
     return account or Finding.NOT_IN_TIME

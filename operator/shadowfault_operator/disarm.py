@@ -13,6 +13,7 @@ import aiohttp
 import structlog
 
 from shadowfault_operator.errors import ApiError, UnavailableError
+from shadowfault_operator.podhttp import PodHttp
 
 if TYPE_CHECKING:
     from shadowfault_operator.metrics import Metrics
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from shadowfault_operator.target import Target
 
 _log = structlog.get_logger(__name__)
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0, connect=0.5)
+_TOTAL_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 0.5
 
 
 class HttpDisarmer:
@@ -29,7 +31,7 @@ class HttpDisarmer:
     def __init__(self, surroundings: Surroundings, metrics: Metrics) -> None:
         self._surroundings = surroundings
         self._metrics = metrics
-        self._session: aiohttp.ClientSession | None = None
+        self._http = PodHttp(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def disarm(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None:
@@ -41,8 +43,7 @@ class HttpDisarmer:
     async def close(self) -> None:
         """Wait for what is under way, which takes seconds at most."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._http.close()
 
     async def _sweep(self, namespace: str, target: Target, container: str, experiment_uid: str) -> None:
         known = target.container(container)
@@ -57,14 +58,9 @@ class HttpDisarmer:
         await asyncio.gather(*(self._post(pod, known.http_port, experiment_uid) for pod in pods))
 
     async def _post(self, pod: Pod, port: int, experiment_uid: str) -> None:
-        host = f"[{pod.address}]" if ":" in pod.address else pod.address
         try:
-            if self._session is None:
-                self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-            async with self._session.post(
-                f"http://{host}:{port}/chaos/disarm",
-                json={"experimentUid": experiment_uid},
-                allow_redirects=False,
+            async with self._http.request(
+                "POST", pod, port, "/chaos/disarm", json={"experimentUid": experiment_uid}
             ) as response:
                 answer = await response.json() if response.status == 200 else {}
                 result = "disarmed" if answer.get("disarmed") is True else "declined"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from shadowfault_operator.podhttp import PodHttp, TooLargeError, bounded
 from shadowfault_operator.stopconditions import Reading
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ OPEN: Final = "shadow_discrepancies_open"
 _NAMES: Final = f"{PRIMARY}|{FAILURES}|{OPEN}"
 # The lines that matter, found before anything is parsed: other metrics of a pod cost nothing.
 _LINES: Final = re.compile(rf"^(?:(?:# TYPE )?(?:{_NAMES})[ \t{{].*)$", re.MULTILINE)
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0, connect=0.5)
+_TOTAL_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 0.5
 _LARGEST_BODY: Final = 4 * 1024 * 1024
-_CHUNK: Final = 64 * 1024
 
 
 class UnreadableError(Exception):
@@ -51,12 +52,11 @@ class HttpScraper:
     """GET /metrics."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        # What is compressed could unfold without bound.
+        self._http = PodHttp(total=_TOTAL_SECONDS, connect=_CONNECT_SECONDS, auto_decompress=False)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._http.close()
 
     async def read(self, pod: Pod, port: int) -> Reading:
         """One reading.
@@ -64,33 +64,17 @@ class HttpScraper:
         Raises:
             UnreadableError: there is none.
         """
-        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        headers = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
         try:
-            if self._session is None:
-                # What is compressed could unfold without bound.
-                self._session = aiohttp.ClientSession(
-                    timeout=_TIMEOUT, trust_env=False, auto_decompress=False
-                )
-            async with self._session.get(
-                f"http://{host}:{port}/metrics",
-                headers={"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"},
-                allow_redirects=False,
-            ) as response:
+            async with self._http.request("GET", pod, port, "/metrics", headers=headers) as response:
                 if response.status != 200:
                     raise UnreadableError("refused")
-                body = await _bounded(response.content)
+                body = await bounded(response.content, _LARGEST_BODY)
+        except TooLargeError as error:
+            raise UnreadableError("too large") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnreadableError("unreachable") from error
         return parse(body.decode(errors="replace"))
-
-
-async def _bounded(stream: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
-    while chunk := await stream.read(_CHUNK):
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise UnreadableError("too large")
-    return bytes(body)
 
 
 def parse(text: str) -> Reading:

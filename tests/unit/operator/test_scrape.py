@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -156,7 +155,7 @@ async def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_a_pod_that_hangs_costs_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrape, "_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
+    monkeypatch.setattr(scrape, "_TOTAL_SECONDS", 0.1)
 
     async def answer(_: web.Request) -> web.Response:
         await asyncio.Event().wait()
