@@ -19,6 +19,7 @@ import httpx
 
 from shadowfault_api.jobs import VERIFIER
 from shadowfault_testing.api import eventually
+from shadowfault_testing.commandline import shadowfault
 from shadowfault_testing.service import query
 
 if TYPE_CHECKING:
@@ -95,15 +96,7 @@ def push(client: httpx.Client, listing: dict[str, Any]) -> None:
 
 def run(command: list[str], databases: DatabasePair) -> str:
     """Run a command of ours over the databases; returns all it says."""
-    kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    done = subprocess.run(
-        [sys.executable, "-m", "shadowfault_cli", *command],
-        env={**kept, "COLUMNS": "200", **databases.environment()},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = shadowfault(*command, COLUMNS="200", **databases.environment())
     assert done.returncode in {0, 1}, done.stderr
     return done.stdout + done.stderr
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +22,7 @@ from shadowfault_api.store.schema import discrepancies, evidence_records, outbox
 from shadowfault_api.verifier import VerificationError, verify_stores
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.model import DiscrepancyType
+from shadowfault_testing.commandline import shadowfault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -379,29 +377,19 @@ async def test_over_http_a_shadow_that_is_away_is_a_503(service: Service) -> Non
     service.shadow("ALTER TABLE away RENAME TO listings")
 
 
-def shadowfault_repair(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    return subprocess.run(
-        [sys.executable, "-m", "shadowfault_cli", "repair", *arguments],
-        env={**kept, "COLUMNS": "100", "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
 def test_the_command_line_says_what_it_would_do_and_does_it(stores: Stores) -> None:
     three_discrepancies(stores)
     stores.shadow_put("last-copy")
     environment = stores.pair.environment()
-    dry = shadowfault_repair("--type", "missing_in_shadow", **environment)
+    dry = shadowfault("repair", "--type", "missing_in_shadow", **environment)
     assert dry.returncode == 0, dry.stderr
     assert "dry run: nothing was written" in dry.stdout
     assert "new" not in in_shadow(stores)
 
-    made = shadowfault_repair(
-        *("--key", "new", "--key", "changed", "--key", "last-copy", "--apply", "-o", "json"), **environment
+    made = shadowfault(
+        "repair",
+        *("--key", "new", "--key", "changed", "--key", "last-copy", "--apply", "-o", "json"),
+        **environment,
     )
     assert made.returncode == 1, made.stderr
     (line,) = made.stdout.splitlines()
@@ -426,7 +414,7 @@ def test_the_command_line_says_what_it_would_do_and_does_it(stores: Stores) -> N
 def test_the_command_line_exits_2_where_nothing_can_be_done(
     stores: Stores, arguments: tuple[str, ...], words: str
 ) -> None:
-    result = shadowfault_repair(*arguments, **stores.pair.environment())
+    result = shadowfault("repair", *arguments, **stores.pair.environment())
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr

@@ -17,6 +17,7 @@ from shadowfault_api.store.schema import job_runs
 from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_api.verifier.lock import exclusive
 from shadowfault_api.verifier.side import Side
+from shadowfault_testing.commandline import shadowfault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,21 +31,9 @@ if TYPE_CHECKING:
 SECRET = "hunter2-in-the-url"
 
 
-def shadowfault_verify(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
-    return subprocess.run(
-        [sys.executable, "-m", "shadowfault_cli", "verify", *arguments],
-        env={**kept, "COLUMNS": "100", "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
 def test_clean_exits_0_with_a_table(stores: Stores) -> None:
     stores.put_both("id-1")
-    result = shadowfault_verify(**stores.pair.environment())
+    result = shadowfault("verify", **stores.pair.environment())
     assert result.returncode == 0, result.stderr
     assert "rows in primary" in result.stdout
     assert "open now" in result.stdout
@@ -54,7 +43,7 @@ def test_clean_exits_0_with_a_table(stores: Stores) -> None:
 def test_discrepancies_exit_1_and_0_for_a_cronjob(stores: Stores) -> None:
     stores.put("id-1", title="PERSON GREEN")
     stores.entry("id-1", "create", 1, state="failed", failure_type="injected", experiment="staging/ten")
-    result = shadowfault_verify("--output", "json", **stores.pair.environment())
+    result = shadowfault("verify", "--output", "json", **stores.pair.environment())
     assert result.returncode == 1
     (line,) = result.stdout.splitlines()
     report = json.loads(line)
@@ -64,7 +53,7 @@ def test_discrepancies_exit_1_and_0_for_a_cronjob(stores: Stores) -> None:
     assert (log["event"], log["entity_id"], log["experiment"]) == ("discrepancy_found", "id-1", "staging/ten")
     assert "PERSON" not in result.stdout + result.stderr
 
-    again = shadowfault_verify("--exit-zero", "--trigger", "schedule", **stores.pair.environment())
+    again = shadowfault("verify", "--exit-zero", "--trigger", "schedule", **stores.pair.environment())
     assert again.returncode == 0
     assert "missing_in_shadow" in again.stdout
     assert [run.trigger for run in stores.rows(job_runs)] == ["cli", "schedule"]
@@ -75,7 +64,7 @@ def test_no_schema_says_to_migrate(database_pair: DatabasePair) -> None:
         engine = create_sync_engine(url)
         engine.connect().close()
         engine.dispose()
-    result = shadowfault_verify(**database_pair.environment())
+    result = shadowfault("verify", **database_pair.environment())
     assert result.returncode == 2
     assert "run the migrations" in result.stderr
     assert "primary database" in result.stderr
@@ -84,8 +73,11 @@ def test_no_schema_says_to_migrate(database_pair: DatabasePair) -> None:
 
 def test_no_file_is_no_empty_database(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.db"
-    result = shadowfault_verify(
-        "--exit-zero", DATABASE_URL=f"sqlite:///{missing}", SHADOW_DATABASE_URL=f"sqlite:///{tmp_path}/s.db"
+    result = shadowfault(
+        "verify",
+        "--exit-zero",
+        DATABASE_URL=f"sqlite:///{missing}",
+        SHADOW_DATABASE_URL=f"sqlite:///{tmp_path}/s.db",
     )
     assert result.returncode == 2
     assert "no such file" in result.stderr
@@ -106,7 +98,7 @@ def test_no_file_is_no_empty_database(tmp_path: Path) -> None:
 )
 def test_the_password_is_never_printed(tmp_path: Path, url: str) -> None:
     shadow = f"sqlite:///{tmp_path}/s.db"
-    result = shadowfault_verify(DATABASE_URL=url, SHADOW_DATABASE_URL=shadow)
+    result = shadowfault("verify", DATABASE_URL=url, SHADOW_DATABASE_URL=shadow)
     assert result.returncode == 2
     assert result.stderr.strip()
     assert SECRET not in result.stdout + result.stderr
@@ -117,7 +109,7 @@ def test_the_password_is_never_printed(tmp_path: Path, url: str) -> None:
 @pytest.mark.parametrize("database_pair", ["postgresql"], indirect=True)
 def test_a_wrong_password_is_refused_without_it(stores: Stores) -> None:
     url = make_url(stores.pair.shadow).set(password=SECRET).render_as_string(hide_password=False)
-    result = shadowfault_verify(DATABASE_URL=stores.pair.primary, SHADOW_DATABASE_URL=url)
+    result = shadowfault("verify", DATABASE_URL=stores.pair.primary, SHADOW_DATABASE_URL=url)
     assert result.returncode == 2
     assert "cannot reach the shadow database" in result.stderr
     assert "password authentication failed" in result.stderr
@@ -127,20 +119,20 @@ def test_a_wrong_password_is_refused_without_it(stores: Stores) -> None:
 @pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
 def test_a_second_verifier_exits_2_and_says_why(stores: Stores) -> None:
     with exclusive(Side("primary", stores.primary, 5.0)):
-        result = shadowfault_verify("--exit-zero", **stores.pair.environment())
+        result = shadowfault("verify", "--exit-zero", **stores.pair.environment())
     assert result.returncode == 2
     assert "another verification" in result.stderr
 
 
 @pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
 def test_a_finished_run_leaves_no_lock_file(stores: Stores, tmp_path: Path) -> None:
-    assert shadowfault_verify(**stores.pair.environment()).returncode == 0
+    assert shadowfault("verify", **stores.pair.environment()).returncode == 0
     assert not list(tmp_path.glob("*lock*"))
 
 
 @pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
 def test_a_wrong_option_exits_2(stores: Stores) -> None:
-    result = shadowfault_verify("--chunk-size", "0", **stores.pair.environment())
+    result = shadowfault("verify", "--chunk-size", "0", **stores.pair.environment())
     assert result.returncode == 2
     assert "--chunk-size" in result.stderr
 
@@ -152,8 +144,10 @@ def test_a_user_without_rights_is_told_so(stores: Stores) -> None:
         connection.execute(text("DROP ROLE IF EXISTS bystander"))
         connection.execute(text(f"CREATE ROLE bystander LOGIN PASSWORD '{SECRET}'"))
     url = make_url(stores.pair.shadow).set(username="bystander", password=SECRET)
-    result = shadowfault_verify(
-        DATABASE_URL=stores.pair.primary, SHADOW_DATABASE_URL=url.render_as_string(hide_password=False)
+    result = shadowfault(
+        "verify",
+        DATABASE_URL=stores.pair.primary,
+        SHADOW_DATABASE_URL=url.render_as_string(hide_password=False),
     )
     assert result.returncode == 2
     assert "may not read" in result.stderr

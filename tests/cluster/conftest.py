@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shadowfault_cluster import Cluster
+from shadowfault_testing.admission import ApiServer, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +20,14 @@ def cluster() -> Iterator[Cluster]:
     """A running cluster with a random name; tests keep apart by namespaces of their own."""
     with Cluster.start(on_progress=lambda message: print(message, file=sys.stderr)) as running:  # noqa: T201
         yield running
+
+
+@pytest.fixture(scope="module")
+def server(cluster: Cluster) -> Iterator[ApiServer]:
+    """Its API server, with our definitions and policies."""
+    install(cluster)
+    with ApiServer(cluster) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict, install
+from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict
 from shadowfault_testing.api import eventually, experiments, schedules
 from shadowfault_testing.objects import experiment, schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from shadowfault_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -22,13 +20,6 @@ pytestmark = pytest.mark.cluster
 CASES = yaml.safe_load((Path(__file__).parents[1] / "data" / "production_names.yaml").read_text())["cases"]
 AUTHOR = "alice"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-
-
-@pytest.fixture(scope="module")
-def server(cluster: Cluster) -> Iterator[ApiServer]:
-    install(cluster)
-    with ApiServer(cluster) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict, install
+from shadowfault_testing.admission import ALLOWED, NAMESPACES, ApiServer, Verdict
 from shadowfault_testing.api import APPLY, STRATEGIC, deployments, eventually
 from shadowfault_testing.objects import container, deployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from shadowfault_cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -25,13 +23,6 @@ SOURCE = {"configMapKeyRef": {"name": "c", "key": "k"}}
 OTHER_SOURCE = {"configMapKeyRef": {"name": "c", "key": "other"}}
 SEED = {"name": "CHAOS_SEED", "valueFrom": SOURCE}
 ADVICE = "remove CHAOS_ENABLED"
-
-
-@pytest.fixture(scope="module")
-def server(cluster: Cluster) -> Iterator[ApiServer]:
-    install(cluster)
-    with ApiServer(cluster) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

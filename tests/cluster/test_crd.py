@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from shadowfault_operator.model import Injection, OriginalEntry, Phase, Status, parse_status, status_document
-from shadowfault_testing.admission import CRDS, MANIFESTS, ApiServer, install
+from shadowfault_testing.admission import CRDS, MANIFESTS, ApiServer
 from shadowfault_testing.api import eventually, experiments
 from shadowfault_testing.objects import experiment
 
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 FROZEN = "cannot be changed: delete the experiment and create a new one"
-
-
-@pytest.fixture(scope="module")
-def server(cluster: Cluster) -> Iterator[ApiServer]:
-    install(cluster)
-    with ApiServer(cluster) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
