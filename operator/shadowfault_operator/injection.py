@@ -41,6 +41,24 @@ def environment(experiment: Experiment, spec: Spec, seed: str, expires_at: datet
     }
 
 
+def noted(
+    target: Target,
+    container: Container,
+    variables: dict[str, str],
+    originals: tuple[OriginalEntry, ...] = (),
+) -> Injection:
+    """The record that `variables` are, or are about to be, in the target as it is now."""
+    return Injection(
+        target_name=target.name,
+        target_uid=target.uid,
+        target_generation=target.generation,
+        restarted_at=target.restarted_at,
+        container=container.name,
+        environment=variables,
+        originals=originals,
+    )
+
+
 def record(target: Target, container: Container, variables: dict[str, str]) -> Injection:
     """What has to be known to undo the injection of `variables`, taken before it is done."""
     originals = tuple(
@@ -50,15 +68,7 @@ def record(target: Target, container: Container, variables: dict[str, str]) -> I
     )
     # An apply brings shared entries into its own order: so that is the one they are in already.
     present = {original.name: variables[original.name] for original in originals}
-    return Injection(
-        target_name=target.name,
-        target_uid=target.uid,
-        target_generation=target.generation,
-        restarted_at=target.restarted_at,
-        container=container.name,
-        environment=present | variables,
-        originals=originals,
-    )
+    return noted(target, container, present | variables, originals)
 
 
 def record_from_target(target: Target, experiment: Experiment) -> Injection | None:
@@ -71,14 +81,7 @@ def record_from_target(target: Target, experiment: Experiment) -> Injection | No
         left = [name for name in marks if MANAGER in target.owners(container.name, name)]
         if left and all(container.value(name) == marks[name] for name in left):
             variables = {name: value for name in NAMES if (value := container.value(name)) is not None}
-            return Injection(
-                target_name=target.name,
-                target_uid=target.uid,
-                target_generation=target.generation,
-                restarted_at=target.restarted_at,
-                container=container.name,
-                environment=variables,
-            )
+            return noted(target, container, variables)
     return None
 
 

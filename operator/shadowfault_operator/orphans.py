@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shadowfault.config import ENABLED, EXPERIMENT, EXPERIMENT_UID, parse_switch
-from shadowfault_operator.injection import NAMES
-from shadowfault_operator.model import Injection
+from shadowfault_operator.injection import NAMES, noted
 from shadowfault_operator.target import MANAGER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from shadowfault_operator.model import Experiment
+    from shadowfault_operator.model import Experiment, Injection
     from shadowfault_operator.target import Container, Target
 
 
@@ -52,14 +51,7 @@ def remains(target: Target, behind: Behind) -> Injection | None:
     for container in target.containers:
         owned = [name for name in NAMES if MANAGER in target.owners(container.name, name)]
         if owned and not _claimed(container, owned, behind):
-            return Injection(
-                target_name=target.name,
-                target_uid=target.uid,
-                target_generation=target.generation,
-                restarted_at=target.restarted_at,
-                container=container.name,
-                environment={name: container.value(name) or "" for name in owned},
-            )
+            return noted(target, container, {name: container.value(name) or "" for name in owned})
     return None
 
 

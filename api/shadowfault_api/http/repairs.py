@@ -5,31 +5,19 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 
-from shadowfault_api.http.admin import require_admin
+from shadowfault_api.http.admin import admin_router
 from shadowfault_api.http.context import request_id_of
 from shadowfault_api.http.models import RepairRequest
-from shadowfault_api.http.problems import Problem, documented, unavailable
+from shadowfault_api.http.problems import Problem, unavailable
 from shadowfault_api.http.resources import Held
 
 _log: Final = structlog.get_logger("shadowfault.repair")
 # A request is answered when its repair has ended: no statement of it may take for ever.
 _STATEMENT_SECONDS: Final = 10.0
 
-router = APIRouter(
-    prefix="/api/admin/repairs",
-    tags=["admin"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
-)
+router = admin_router("repairs", HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 @router.post("")

@@ -15,13 +15,13 @@ from shadowfault_api.repair.decide import Outcome, Write, decide
 from shadowfault_api.repair.rows import Planned, Recorded, planned, write_shadow
 from shadowfault_api.repair.selection import Selection, chosen_keys
 from shadowfault_api.verifier.checks import check_databases
-from shadowfault_api.verifier.errors import StoppedError
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.model import LISTING_ENTITY, DiscrepancyType, Found
 from shadowfault_api.verifier.readers import PrimaryReader, ShadowReader
 from shadowfault_api.verifier.recorder import Recorder
 from shadowfault_api.verifier.run import Database, engine_of
 from shadowfault_api.verifier.side import Side
+from shadowfault_api.verifier.stopping import rest
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.tables import LISTINGS, SHADOW_LISTINGS
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.repair")
 LARGEST_LIMIT: Final = 100_000
+_STOPPED: Final = "the repair was stopped before its end; what it did until then is on record"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,8 +254,4 @@ class _Repair:
         return outcomes | dict.fromkeys(rounded, Outcome.UNREADABLE)
 
     def _rest(self, seconds: float) -> None:
-        stopping = self._options.stopping
-        if stopping is None:
-            time.sleep(seconds)
-        elif stopping.wait(seconds):
-            raise StoppedError("the repair was stopped before its end; what it did until then is on record")
+        rest(seconds, self._options.stopping, _STOPPED)

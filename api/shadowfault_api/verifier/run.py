@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine
 from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_api.verifier import runs
 from shadowfault_api.verifier.checks import check_databases
-from shadowfault_api.verifier.errors import StoppedError, VerificationError
+from shadowfault_api.verifier.errors import VerificationError
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.lock import exclusive
 from shadowfault_api.verifier.model import (
@@ -29,6 +29,7 @@ from shadowfault_api.verifier.recorder import Recorder
 from shadowfault_api.verifier.report import VerifierReport
 from shadowfault_api.verifier.scan import Scanner
 from shadowfault_api.verifier.side import Side
+from shadowfault_api.verifier.stopping import rest
 from shadowfault_api.verifier.stores import Key, Span
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.tables import LISTINGS, SHADOW_LISTINGS
@@ -205,11 +206,7 @@ class _Verification:
 
     def _rest(self, seconds: float) -> None:
         """Wait, and end the run where the caller asks for it."""
-        stopping = self._options.stopping
-        if stopping is None:
-            time.sleep(seconds)
-        elif stopping.wait(seconds):
-            raise StoppedError("the verification was stopped before its end")
+        rest(seconds, self._options.stopping, "the verification was stopped before its end")
 
     def _settle_known(self, started_at: datetime) -> None:
         """Look at what is on record and was not met in the scan: it is gone, or in flight."""
