@@ -59,6 +59,17 @@ async def test_without_a_token_only_loopback_is_answered(service: Service, metho
         assert await _status(service, peer, method, path) in {200, 202, 404}
 
 
+async def test_no_admin_path_was_forgotten(service: Service, start: Start) -> None:
+    """Whatever is asked for, who asks comes first."""
+    paths = service.app.openapi()["paths"]
+    requests = [(m.upper(), path) for path in paths if path.startswith("/api/admin") for m in paths[path]]
+    assert {path for _, path in requests} >= {"/api/admin/jobs", "/api/admin/repairs"}
+    guarded = await start(admin_token=TOKEN)
+    for method, path in requests:
+        assert await _status(service, "10.0.0.7", method, path) == 403
+        assert await _status(guarded, "127.0.0.1", method, path) == 401
+
+
 @pytest.mark.parametrize(("method", "path"), ADMIN_REQUESTS)
 async def test_with_a_token_only_its_bearer_is_answered(start: Start, method: str, path: str) -> None:
     service = await start(admin_token=TOKEN)
