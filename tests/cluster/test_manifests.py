@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.helm]
 # Kinds that the monitoring of a cluster brings; this API server has no schema of them.
 FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 
+LOOK = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+
 
 def as_template(item: dict[str, Any]) -> dict[str, Any]:
     """A pod as the template of one: alone it would need its service account to be there."""
@@ -35,10 +37,8 @@ def taken(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
     for namespace in {item["metadata"].get("namespace") for item in items} - {None}:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
-    told = cluster.kubectl(
-        *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"),
-        input=yaml.safe_dump_all(items),
-    ).stdout
+    # Another test may have installed some of them for good, under another manager.
+    told = cluster.kubectl(*LOOK, "--force-conflicts", input=yaml.safe_dump_all(items)).stdout
     assert len(told.splitlines()) == len(items)
 
 
@@ -57,7 +57,6 @@ def test_the_plain_manifests(cluster: Cluster) -> None:
 def test_what_no_schema_knows_is_refused(cluster: Cluster) -> None:
     """Else the others would show nothing."""
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "date": {"a": "b"}}
-    arguments = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
-    refused = cluster.kubectl(*arguments, input=json.dumps(body), check=False)
+    refused = cluster.kubectl(*LOOK, input=json.dumps(body), check=False)
     assert refused.returncode != 0
     assert "date" in refused.stderr
