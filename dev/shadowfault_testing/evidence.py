@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import insert
 
@@ -15,12 +18,14 @@ from shadowfault_api.evidence.seal import GENESIS, Leaf, new_seal
 from shadowfault_api.store.schema import evidence_records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
     from shadowfault_api.evidence.signing import Signer
 
+# Written from docs/evidence.md, with nothing of ours: a second opinion on every export.
+EXAMPLE: Final = Path(__file__).parents[2] / "docs" / "examples" / "verify_evidence.py"
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -85,3 +90,23 @@ def exported(batches: Sequence[int], signer: Signer | None = None) -> list[str]:
 def insert_known(connection: Connection, numbers: Sequence[int]) -> None:
     """Write known records."""
     connection.execute(insert(evidence_records), [Known(number).row() for number in numbers])
+
+
+def intact_by_the_example(lines: Iterable[str], heads: Iterable[str] = ()) -> bool:
+    """What the program among the documents says of an export."""
+    example = _example()
+    try:
+        example.verify(lines, heads)
+    except example.BrokenError:
+        return False
+    return True
+
+
+@cache
+def _example() -> Any:  # noqa: ANN401 - a module
+    spec = importlib.util.spec_from_file_location("verify_evidence", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

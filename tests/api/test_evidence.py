@@ -18,7 +18,7 @@ from shadowfault_api.evidence.retention import RetentionError, prune
 from shadowfault_api.evidence.sealer import Sealer
 from shadowfault_api.evidence.verification import Expectations
 from shadowfault_api.store.schema import evidence_records
-from shadowfault_testing.evidence import Known, insert_known, rehashed
+from shadowfault_testing.evidence import Known, insert_known, intact_by_the_example, rehashed
 from shadowfault_testing.service import query, running, until
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def verified(stores: Stores) -> Report:
     report = verify_database(stores.primary, Expectations())
     exported = verify_lines(export_lines(stores.primary, EVERYTHING), Expectations())
     assert exported.intact == report.intact
+    assert intact_by_the_example(export_lines(stores.primary, EVERYTHING)) == report.intact
     assert {f.record for f in exported.findings} == {f.record for f in report.findings}
     return report
 
@@ -123,6 +124,7 @@ def test_what_is_changed_past_the_guards_is_found_and_named(stores: Stores, tamp
     exported = verify_lines(export_lines(stores.primary, EVERYTHING), Expectations())
     assert not report.intact
     assert not exported.intact
+    assert not intact_by_the_example(export_lines(stores.primary, EVERYTHING))
     assert records <= {finding.record for finding in report.findings}
     assert number in {finding.seal for finding in report.findings}
 
@@ -261,11 +263,13 @@ def test_an_export_of_some_types_and_times_is_verified_too(stores: Stores) -> No
     seal(stores, 1, 2)
     insert_at(stores, 50, MARCH)
     seal(stores)
-    types = frozenset({"SHADOW_WRITE_DISCREPANCY"})
-    report = verify_lines(export_lines(stores.primary, Selection(event_types=types)), Expectations())
+    some = Selection(event_types=frozenset({"SHADOW_WRITE_DISCREPANCY"}))
+    report = verify_lines(export_lines(stores.primary, some), Expectations())
     assert (report.findings, report.records, report.left_out) == ([], 0, 3)
-    report = verify_lines(export_lines(stores.primary, Selection(since=MARCH)), Expectations())
+    late = Selection(since=MARCH)
+    report = verify_lines(export_lines(stores.primary, late), Expectations())
     assert (report.findings, report.seals, report.records) == ([], 1, 1)
+    assert all(intact_by_the_example(export_lines(stores.primary, chosen)) for chosen in (some, late))
 
 
 async def test_the_service_seals_what_it_writes_and_shows_it(database_pair: DatabasePair) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shadowfault_api.evidence.record import DETAIL_FIELDS, EventType
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.verdict import Finding
 from shadowfault_packaging import metrics
@@ -60,3 +61,19 @@ def test_the_page_of_metrics_is_current() -> None:
         "evidence_last_seal_timestamp_seconds",
     ):
         assert f"| `{name}" in text
+
+
+def test_every_type_and_detail_of_evidence_is_explained() -> None:
+    text = (ROOT / "docs" / "evidence.md").read_text()
+    missing = [one.value for one in EventType if f"| `{one}` | `{one.outcome}` |" not in text]
+    assert missing == []
+    assert [name for name in sorted(DETAIL_FIELDS) if f"`{name}`" not in text] == []
+
+
+def test_the_pages_the_code_names_exist() -> None:
+    named = re.compile(r"docs/[\w/-]+\.(?:md|py)")
+    folders = ("api", "charts", "cli", "crds", "deploy", "dev", "operator", "sdk", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert len(files) > 300
+    found = {page for path in files if path.suffix != ".pyc" for page in named.findall(path.read_text())}
+    assert [page for page in sorted(found) if not (ROOT / page).exists()] == []

@@ -1,8 +1,14 @@
-"""Any single change of an export is found, and what is named is what was changed."""
+"""Any single change of an export is found, and what is named is what was changed.
+
+The program under docs/examples, written from the documentation alone, looks at each export too: a second
+opinion on the format.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,9 +18,11 @@ from hypothesis import strategies as st
 from shadowfault_api.evidence.document import verify_lines
 from shadowfault_api.evidence.signing import Signer, Verifier, key_id
 from shadowfault_api.evidence.verification import Expectations
-from shadowfault_testing.evidence import Known, exported
+from shadowfault_testing.evidence import EXAMPLE, Known, exported, intact_by_the_example
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shadowfault_api.evidence.report import Report
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -27,7 +35,12 @@ SIGNERS = st.sampled_from([None, SIGNER])
 
 
 def verified(lines: list[str], expectations: Expectations | None = None) -> Report:
-    return verify_lines(lines, expectations or Expectations())
+    expected = expectations or Expectations()
+    report = verify_lines(lines, expected)
+    second = intact_by_the_example(lines, expected.heads)
+    # It knows no keys and no number to reach.
+    assert second == report.intact or (second and bool(expected.keys or expected.at_least))
+    return report
 
 
 def seal_of(lines: list[str], position: int) -> int | None:
@@ -207,3 +220,23 @@ def test_a_chain_made_anew_without_the_key_is_found_with_the_key() -> None:
     }
     late = Expectations(keys=PUBLIC.keys, signed_from=2)
     assert verified(exported([1]), late).intact
+
+
+def test_the_example_is_a_program_that_needs_nothing_installed(tmp_path: Path) -> None:
+    file = tmp_path / "evidence.jsonl"
+    lines = exported([3, 2], SIGNER)
+    head = json.loads(lines[-1])["head"]
+
+    def run(*heads: str) -> subprocess.CompletedProcess[str]:
+        # Isolated and without site-packages: the standard library is all there is.
+        command = [sys.executable, "-I", "-S", str(EXAMPLE), str(file), *heads]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    file.write_text("".join(lines))
+    assert (run(head).returncode, run(head).stdout) == (0, f"intact, newest head {head}\n")
+    assert (run("0" * 63 + "1").returncode, run("0" * 63 + "1").stderr) == (
+        1,
+        "BROKEN: a head noted down earlier is not in the chain\n",
+    )
+    file.write_text("".join(lines).replace("req-2", "req-x"))
+    assert (run().returncode, run().stderr) == (1, f"BROKEN: record {Known(2).row()['id']} was changed\n")
