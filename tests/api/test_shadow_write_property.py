@@ -193,7 +193,7 @@ class World:
             await replica.settler.record(replica.attempted)
             replica.attempted = None
         elif step.do is Do.PROBE and replica.path.breaker.begin_probe():
-            (replica.path.breaker.succeeded if step.mood is Mood.WELL else replica.path.breaker.failed)()
+            (replica.path.breaker.answered if step.mood is Mood.WELL else replica.path.breaker.failed)()
         elif step.do is Do.DIE:
             self.replicas[step.replica] = self._replica(step.replica)
         elif step.do is Do.LAND and self._hung:

@@ -43,7 +43,7 @@ class CircuitBreaker:
         return self.state is BreakerState.CLOSED
 
     def begin_probe(self) -> bool:
-        """Claim the one probe, when it is due; whoever gets True must report success or failure."""
+        """Claim the one probe, when it is due; whoever gets True must report `answered` or `failed`."""
         if self.state is not BreakerState.OPEN or self._clock() - self._opened_at < self._reset:
             return False
         self.state = BreakerState.HALF_OPEN
@@ -53,6 +53,15 @@ class CircuitBreaker:
         """Report a call that worked. A late answer of an older call does not close an open breaker."""
         if self.state is not BreakerState.OPEN:
             self._failures = 0
+            self.state = BreakerState.CLOSED
+
+    def answered(self) -> None:
+        """Report a probe that was answered: calls pass again, and the first that fails opens it at once.
+
+        The other side may answer and take no writes: it is full, or read-only.
+        """
+        if not self.closed:
+            self._failures = self._threshold - 1
             self.state = BreakerState.CLOSED
 
     def failed(self) -> None:

@@ -77,14 +77,15 @@ class ShadowWriter:
         """For how long a row about to be written is to be ours; None where a submit would be deferred."""
         return None if self._refusal() else self._options.claim_seconds
 
-    def submit(self, entry: OutboxEntry) -> None:
-        """Take over an entry whose transaction is committed. Never waits and never raises."""
+    def submit(self, entry: OutboxEntry) -> bool:
+        """Take over an entry whose transaction is committed; False: deferred. Never waits, never raises."""
         reason = self._refusal()
         if reason:
             self._count_deferred(entry, reason)
-            return
+            return False
         latest = self._options.claim_seconds - self._path.deadline.seconds
         self._queue.put_nowait(_Queued(entry, time.monotonic() + latest))
+        return True
 
     async def start(self) -> None:
         """Reach the shadow, if it answers within the deadline, and begin. Without it the rows wait."""
@@ -178,8 +179,8 @@ class ShadowWriter:
         if room <= 0 or self._refusal():
             return False
         entries = await self._path.outbox.claim(room)
-        for entry in entries:
-            self.submit(entry)
+        # The breaker may have opened meanwhile: they need not wait for the end of a claim nobody uses.
+        await self._release([entry for entry in entries if not self.submit(entry)])
         if entries:
             _log.info("outbox_taken_up", rows=len(entries))
         return len(entries) == room
@@ -212,7 +213,7 @@ class ShadowWriter:
         else:
             if not self.breaker.closed:
                 _log.info("shadow_reachable")
-            self.breaker.succeeded()
+            self.breaker.answered()
 
 
 async def _end(task: asyncio.Task[None] | None, *, patience: float) -> None:

@@ -74,13 +74,32 @@ def test_a_probe_that_fails_opens_it_for_another_reset(breaker: CircuitBreaker, 
     assert breaker.state is CLOSED
 
 
+def test_answered_it_is_on_probation_until_a_call_works(breaker: CircuitBreaker, clock: Clock) -> None:
+    breaker.answered()
+    breaker.failed()
+    assert breaker.state is CLOSED, "an answer while it is closed takes nothing away"
+    breaker.trip()
+    clock.now += 5
+    assert breaker.begin_probe()
+    breaker.answered()
+    assert breaker.state is CLOSED
+    breaker.failed()
+    assert breaker.state is OPEN
+    clock.now += 5
+    assert breaker.begin_probe()
+    breaker.answered()
+    breaker.succeeded()
+    breaker.failed()
+    assert breaker.state is CLOSED
+
+
 def test_a_late_success_of_an_older_call_does_not_close_it(breaker: CircuitBreaker) -> None:
     breaker.trip()
     breaker.succeeded()
     assert breaker.state is OPEN
 
 
-@given(st.lists(st.sampled_from(["fail", "succeed", "wait", "probe"])))
+@given(st.lists(st.sampled_from(["fail", "succeed", "answer", "wait", "probe"])))
 def test_it_is_never_closed_within_a_reset_of_its_opening_without_a_probe(events: list[str]) -> None:
     clock = Clock()
     breaker = CircuitBreaker(2, 5.0, clock=clock)
@@ -93,9 +112,12 @@ def test_it_is_never_closed_within_a_reset_of_its_opening_without_a_probe(events
             probing = breaker.begin_probe() or probing
         elif event == "fail":
             breaker.failed()
+        elif event == "answer":
+            if probing:
+                breaker.answered()
         else:
             breaker.succeeded()
         if before is not CLOSED and breaker.state is CLOSED:
-            assert (before, event, probing) == (HALF_OPEN, "succeed", True)
+            assert (before, event in {"succeed", "answer"}, probing) == (HALF_OPEN, True, True)
         if breaker.state is not HALF_OPEN:
             probing = False
