@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,16 @@ from shadowfault_api.verifier.differences import differing_keys
 from shadowfault_api.verifier.errors import SchemaError, UnprovenError
 from shadowfault_api.verifier.pace import Pace
 from shadowfault_api.verifier.side import Side
-from shadowfault_api.verifier.stores import Method, Span
+from shadowfault_api.verifier.stores import Digest, Method, Span
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.stores.postgresql import PostgresqlStore
 from shadowfault_api.verifier.stores.probes import probes_of
+from shadowfault_api.verifier.stores.sqlite import SqliteStore
 from shadowfault_api.verifier.tables import Kind, TableSpec
 from shadowfault_testing.databases import postgresql_pair, sqlite_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from shadowfault_testing.postgres import PostgresServer
@@ -266,6 +268,49 @@ def test_empty_and_one_side_empty(things: Pair) -> None:
         assert sorted(found) == sorted(table)
 
 
+def test_an_edge_that_only_one_side_has(things: Pair) -> None:
+    table = {(number, "a"): BASE for number in range(40)}
+    for size in (7, 10):
+        edges = {(number, "a") for number in range(size - 1, 40, size)}
+        other = {key: row for key, row in table.items() if key not in edges}
+        for here, there in ((table, other), (other, table)):
+            things.fill(here, there)
+            found = things.differing(leaf=3, pace=Pace(first=size, least=size, most=size))
+            assert sorted(found) == sorted(edges)
+
+
+def test_rows_that_come_and_go_between_the_digests(things: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be found or not, for the caller to judge; what differs all the time is found, and once."""
+    table = {(number, "a"): BASE for number in range(60)}
+    lasting = {(9, "a"), (30, "a"), (59, "a")}
+    coming = [(number, "b") for number in (0, 9, 19, 20, 45, 59)]
+    things.fill(table, {key: row for key, row in table.items() if key not in lasting})
+    turns = itertools.cycle([True, False, False])
+    for store in (PostgresqlStore, SqliteStore):
+        digest = store.digest
+
+        def between(
+            looked: Any,
+            span: Span,
+            digest: Callable[[Any, Span], Digest] = digest,
+            side: Side = things.primary,
+        ) -> Digest:
+            if looked._side is side:
+                here = next(turns)
+                for key in coming:
+                    one = dict(zip(NAMES, (*key, *BASE), strict=True))
+                    for other in (things.primary, things.shadow):
+                        run(other, "DELETE FROM things WHERE part = :part AND name = :name", **one)
+                        if here:
+                            run(other, str(insertion(other)), **one)
+            return digest(looked, span)
+
+        monkeypatch.setattr(store, "digest", between)
+    found = things.differing(leaf=3, pace=Pace(first=20, least=20, most=20))
+    assert len(found) == len(set(found))
+    assert lasting <= set(found) <= lasting | set(coming)
+
+
 def test_names_are_quoted_and_keys_may_be_in_any_order(pair: Pair) -> None:
     name = "odd %s"
     columns = '"100%s" {text}, "a ""b"":x" {text} NOT NULL, n {int} NOT NULL'
@@ -341,6 +386,21 @@ def test_keys_of_postgresql(pair: Pair, sql_type: str) -> None:
     (key,) = pair.differing(leaf=1, pace=Pace(first=1, least=1))
     here, _, _ = open_stores(*zip((pair.primary, pair.shadow), pair.specs(), strict=True))
     assert list(here.prints_of([key])) == [key]
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+@pytest.mark.parametrize("portable", [False, True])
+def test_jsonb_is_digested_as_json_built_anew_is(pair: Pair, portable: bool) -> None:
+    documents = ["null", "1.0", '{"bb": [1e2, -0.0], "c": "\\u00e9/", "a": {}}', None]
+    for side, sql_type in ((pair.primary, "jsonb"), (pair.shadow, "json")):
+        run(side, f"CREATE TABLE things (id int PRIMARY KEY, value {sql_type})")
+        for number, document in enumerate(documents):
+            statement = f"INSERT INTO things VALUES ({number}, CAST(:document AS {sql_type}))"
+            run(side, statement, document=document)
+    assert [spec.columns[0].sql_type for spec in pair.specs()] == ["jsonb", "json"]
+    assert pair.differing(portable=portable) == []
+    run(pair.shadow, "UPDATE things SET value = '1' WHERE id = 1")
+    assert pair.differing(portable=portable) == [(1,)]
 
 
 @pytest.mark.parametrize("pair", [MIXED], indirect=True)

@@ -26,6 +26,11 @@ class Pace:
     target_seconds: float = 0.5
     rows_per_second: float | None = None
 
+    @property
+    def ahead(self) -> int:
+        """Chunks under way behind the one that is waited for; none under a limit, which counts that one."""
+        return 1 if self.rows_per_second is None else 0
+
     def start(self) -> int:
         """Give the size of the first chunk."""
         return self._kept(self.first)

@@ -6,15 +6,13 @@ row of either store is in exactly one of them, and two rows that differ make two
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
-from shadowfault_api.verifier.errors import TooSlowError
-from shadowfault_api.verifier.stores import Digest, Key, Span
+from shadowfault_api.verifier.course import Chunk, Course, edge_of
+from shadowfault_api.verifier.lanes import Lanes
+from shadowfault_api.verifier.stores import Key, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,27 +20,7 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.pace import Pace
     from shadowfault_api.verifier.stores import Store
 
-_T = TypeVar("_T")
 _PARTS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A span and its digests."""
-
-    span: Span
-    primary: Digest
-    shadow: Digest
-
-    @property
-    def differs(self) -> bool:
-        """Whether a row of it does."""
-        return self.primary != self.shadow
-
-    @property
-    def rows(self) -> int:
-        """Rows of the side that has more."""
-        return max(self.primary.rows, self.shadow.rows)
 
 
 class Scanner:
@@ -52,22 +30,11 @@ class Scanner:
         leaf: rows of a span that is not cut again but looked at row by row, and keys given at a time.
     """
 
-    def __init__(  # noqa: PLR0913 - by name
-        self,
-        primary: Store,
-        shadow: Store,
-        pace: Pace,
-        *,
-        leaf: int,
-        rest: Callable[[float], None],
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def __init__(self, lanes: Lanes, pace: Pace, *, leaf: int, rest: Callable[[float], None]) -> None:
         """`rest` is called between two looks with the seconds to wait, and may raise to end the scan."""
-        self._primary = primary
-        self._shadow = shadow
+        self._lanes = lanes
         self._pace = pace
         self._rest = rest
-        self._pool = pool
         self.leaf = leaf
 
     @classmethod
@@ -76,32 +43,15 @@ class Scanner:
         cls, primary: Store, shadow: Store, pace: Pace, *, leaf: int, rest: Callable[[float], None]
     ) -> Iterator[Self]:
         """Make one with a thread for each side."""
-        with ThreadPoolExecutor(2, "verifier") as pool:
-            yield cls(primary, shadow, pace, leaf=leaf, rest=rest, pool=pool)
+        with Lanes.opened(primary, shadow) as lanes:
+            yield cls(lanes, pace, leaf=leaf, rest=rest)
 
     def chunks(self, span: Span) -> Iterator[Chunk]:
-        """Digest a span, chunk by chunk, in the order of the key."""
-        after, size, leaders = span.after, self._pace.start(), (self._primary, self._shadow)
-        while True:
-            began = time.monotonic()
-            try:
-                upto = self._edge(Span(after, span.upto), size, leaders)
-                chunk = self._digested(Span(after, upto))
-            except TooSlowError:
-                # The side that sets the edges may have few rows where the other has very many.
-                leaders = leaders[::-1]
-                smaller = self._pace.smaller(size)
-                if smaller is None:
-                    raise
-                size = smaller
-                self._rest(0.0)
-                continue
-            yield chunk
-            seconds = time.monotonic() - began
-            self._rest(self._pace.pause(chunk.rows, seconds))
-            if upto == span.upto:
-                return
-            after, size = upto, self._pace.next_size(size, seconds)
+        """Digest a span, chunk by chunk, in the order of the key.
+
+        The next chunk is under way meanwhile: what differs in it may no longer do so when it is given.
+        """
+        return Course(self._lanes, span, self._pace, self._rest).chunks()
 
     def differing(self, chunk: Chunk) -> Iterator[list[Key]]:
         """Find the keys of a chunk whose rows are not the same, at most `leaf` at a time."""
@@ -123,49 +73,33 @@ class Scanner:
 
     def differing_of(self, keys: Sequence[Key]) -> list[Key]:
         """Find those of some keys whose rows are not the same."""
-        here, there = self._both(lambda store: store.prints_of(keys))
+        here, there = self._lanes.both(lambda store: store.prints_of(keys))
         return [key for key in keys if here.get(key) != there.get(key)]
 
     def changed(self, since: Callable[[Store, Key | None], list[Key]]) -> Iterator[list[Key]]:
         """Read keys page by page from each side, by a function of a store and the key to go on after."""
-        for store in (self._primary, self._shadow):
+        for store in (self._lanes.primary.store, self._lanes.shadow.store):
             after: Key | None = None
             while keys := since(store, after):
                 self._rest(0.0)
                 yield keys
                 after = keys[-1]
 
-    def _edge(self, span: Span, size: int, leaders: Sequence[Store]) -> Key | None:
-        for store in leaders:
-            found = store.boundary(span, size)
-            if found is not None:
-                return found
-        return span.upto
-
     def _digested(self, span: Span) -> Chunk:
-        return Chunk(span, *self._both(lambda store: store.digest(span)))
+        return Chunk(span, *self._lanes.both(lambda store: store.digest(span)))
 
     def _cut(self, chunk: Chunk, rows: int) -> Iterator[Span]:
         """Cut a chunk by the keys of the side that has more rows."""
-        store = self._primary if chunk.primary.rows >= chunk.shadow.rows else self._shadow
+        lane = self._lanes.primary if chunk.primary.rows >= chunk.shadow.rows else self._lanes.shadow
         after = chunk.span.after
-        while (edge := store.boundary(Span(after, chunk.span.upto), rows)) is not None:
+        while (edge := lane.ask(edge_of(Span(after, chunk.span.upto), rows)).result()) is not None:
             yield Span(after, edge)
             after = edge
         yield Span(after, chunk.span.upto)
 
     def _unequal(self, span: Span) -> Iterator[list[Key]]:
-        here, there = self._both(lambda store: store.prints(span))
+        here, there = self._lanes.both(lambda store: store.prints(span))
         # Not by order: two servers may not agree on one.
         keys = iter([key for key in here.keys() | there.keys() if here.get(key) != there.get(key)])
         while found := list(islice(keys, self.leaf)):
             yield found
-
-    def _both(self, look: Callable[[Store], _T]) -> tuple[_T, _T]:
-        """Look at both sides at once."""
-        futures = [self._pool.submit(look, store) for store in (self._primary, self._shadow)]
-        here, there = (future.exception() or future for future in futures)  # both have ended
-        for outcome in (here, there):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return futures[0].result(), futures[1].result()

@@ -43,7 +43,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """A column. `sql_type` is PostgreSQL's name of a key column's type, to which a bound value is cast."""
+    """A column. `sql_type` is PostgreSQL's name of its type: a key's bound values are cast to it."""
 
     name: str
     kind: Kind

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from shadowfault_api.verifier.side import Side
     from shadowfault_api.verifier.stores.probes import Probe
-    from shadowfault_api.verifier.tables import TableSpec
+    from shadowfault_api.verifier.tables import ColumnSpec, TableSpec
 
 _BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
 _FIRST_WITH_NATIVE: Final = 140000
@@ -66,6 +66,8 @@ _BY_BYTES: Final = """
         c.collname = 'default' AND d.datcollate IN ('C', 'POSIX')
         AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
 """
+# A sum needs no order. Row by row along the index takes a tenth more (*measured*), and cannot read ahead.
+_PAGE_BY_PAGE: Final = "SET LOCAL enable_indexscan = off"
 _ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%(table)s)"
 
 
@@ -85,13 +87,15 @@ class PostgresqlStore:
         )
         self._live = "true" if spec.tombstone is None else f"{quoted(spec.tombstone)} IS NULL"
         self._ordered: list[str] | None = None
-        self._digest = _digest([(column.kind, quoted(column.name)) for column in spec.compared], method)
+        self._digest = _digest([(_written(column), quoted(column.name)) for column in spec.compared], method)
 
     def digest(self, span: Span) -> Digest:
         """See `Store`."""
         where, bound = self._within(span)
         query = f"SELECT count(*), sum({self._digest}) FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
-        ((count, total),) = self._fetch(query, bound)
+        with self._side.snapshot() as connection:
+            connection.exec_driver_sql(_PAGE_BY_PAGE)
+            count, total = connection.exec_driver_sql(query, bound).one()
         return Digest(count, int(total or 0) % WRAP)
 
     def boundary(self, span: Span, rows: int) -> Key | None:
@@ -128,7 +132,7 @@ class PostgresqlStore:
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""
         where, bound = self._among(keys)
-        forms = [_form(column.kind, quoted(column.name)) for column in self.spec.columns]
+        forms = [_form(_written(column), quoted(column.name)) for column in self.spec.columns]
         query = f"SELECT {', '.join([self._keys, *forms, self._live])} FROM {self._source} WHERE {where}"  # noqa: S608 - quoted names
         width = len(self.spec.key)
         rows = connection.exec_driver_sql(query, bound).all()
@@ -219,6 +223,11 @@ def quoted(name: str) -> str:
     if "\0" in name:
         raise SchemaError("a name cannot hold a NUL")
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+
+
+def _written(column: ColumnSpec) -> Kind:
+    """Give the kind whose form serves: `to_jsonb` of a `jsonb` takes a third of a digest for nothing."""
+    return Kind.LITERAL if column.kind is Kind.JSON and column.sql_type == "jsonb" else column.kind
 
 
 def _form(kind: Kind, value: str) -> str:

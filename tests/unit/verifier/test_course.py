@@ -1,0 +1,215 @@
+"""How a span is cut into chunks: every row in one of them, whatever the sides hold, however slow they are."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadowfault_api.verifier.errors import StoppedError, TooSlowError
+from shadowfault_api.verifier.pace import Pace
+from shadowfault_api.verifier.scan import Scanner
+from shadowfault_api.verifier.stores import Digest, Key, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from shadowfault_api.verifier.course import Chunk
+
+Rows = dict[int, int]
+ROWS = st.dictionaries(st.integers(0, 60), st.integers(0, 2), max_size=60)
+CHANGES = st.dictionaries(st.integers(0, 60), st.integers(0, 2), max_size=3)
+
+
+@dataclass
+class Table:
+    """A table in memory that keeps to the contract of `Store`; at most `bearable` rows in one look."""
+
+    rows: Rows
+    bearable: int = 1000
+    digested: list[Span] = field(default_factory=list)
+    on_digest: Callable[[Span], None] = lambda _span: None
+
+    def within(self, span: Span) -> Rows:
+        return {
+            key: value
+            for key, value in sorted(self.rows.items())
+            if (span.after is None or (key,) > span.after) and (span.upto is None or (key,) <= span.upto)
+        }
+
+    def digest(self, span: Span) -> Digest:
+        self.digested.append(span)
+        self.on_digest(span)
+        found = self.within(span)
+        self._bear(len(found))
+        return Digest(len(found), hash(frozenset(found.items())))
+
+    def boundary(self, span: Span, rows: int) -> Key | None:
+        found = list(self.within(span))
+        self._bear(min(len(found), rows))
+        return (found[rows - 1],) if len(found) >= rows else None
+
+    def prints(self, span: Span) -> dict[Key, int]:
+        return {(key,): value for key, value in self.within(span).items()}
+
+    def _bear(self, rows: int) -> None:
+        if rows > self.bearable:
+            raise TooSlowError("too many rows for one look")
+
+
+def scanner(here: Table, there: Table, pace: Pace, leaf: int = 3, rest: Any = lambda _seconds: None) -> Any:
+    return Scanner.opened(here, there, pace, leaf=leaf, rest=rest)  # type: ignore[arg-type]
+
+
+def scanned(here: Table, there: Table, pace: Pace, leaf: int = 3) -> tuple[list[Chunk], list[Key]]:
+    with scanner(here, there, pace, leaf) as scan:
+        chunks, keys = [], []
+        for chunk in scan.chunks(Span()):
+            chunks.append(chunk)
+            if chunk.differs:
+                keys += [key for some in scan.differing(chunk) for key in some]
+    return chunks, keys
+
+
+def check(here: Table, there: Table, chunks: list[Chunk], keys: list[Key]) -> None:
+    spans = [chunk.span for chunk in chunks]
+    assert (spans[0].after, spans[-1].upto) == (None, None)
+    assert [span.upto for span in spans[:-1]] == [span.after for span in spans[1:]]
+    edges = [span.upto for span in spans[:-1]]
+    assert edges == sorted(set(edges))
+    for table, counts in (
+        (here, [chunk.primary.rows for chunk in chunks]),
+        (there, [chunk.shadow.rows for chunk in chunks]),
+    ):
+        assert counts == [len(table.within(span)) for span in spans]
+        assert sum(counts) == len(table.rows)
+    both = here.rows.keys() | there.rows.keys()
+    differing = sorted((key,) for key in both if here.rows.get(key) != there.rows.get(key))
+    assert sorted(keys) == differing
+
+
+@settings(deadline=None)
+@given(ROWS, CHANGES, st.sets(st.integers(0, 60)), st.integers(1, 30), st.none() | st.just(1e9))
+def test_every_row_of_both_is_in_one_chunk(
+    rows: Rows, changes: Rows, lost: set[int], first: int, limit: float | None
+) -> None:
+    other = {key: value for key, value in {**rows, **changes}.items() if key not in lost}
+    for here, there in ((Table(rows), Table(other)), (Table(other), Table(rows))):
+        pace = Pace(first=first, least=1, most=first, rows_per_second=limit)
+        check(here, there, *scanned(here, there, pace))
+
+
+@settings(deadline=None)
+@given(ROWS, ROWS, st.integers(1, 40), st.integers(1, 40))
+def test_a_side_that_is_too_slow_gets_smaller_chunks(
+    rows: Rows, other: Rows, bearable: int, bearable_there: int
+) -> None:
+    """Each side bears few rows; where no chunk is as small as that, the scan says so and skips nothing."""
+    here, there = Table(rows, bearable), Table(other, bearable_there)
+    try:
+        found = scanned(here, there, Pace(first=30, least=1, most=30))
+    except TooSlowError:
+        # Rows of one side between two neighbours of the other: no chunk has fewer.
+        assert min(bearable, bearable_there) < max(len(rows), len(other))
+        return
+    check(here, there, *found)
+
+
+def test_few_rows_beside_very_many() -> None:
+    """The side with more sets the edges, also where the other was to begin."""
+    many = Table(dict.fromkeys(range(1000), 0), bearable=60)
+    few = Table(dict.fromkeys(range(0, 1000, 100), 0))
+    for here, there in ((few, many), (many, few)):
+        chunks, keys = scanned(here, there, Pace(first=10, least=1, most=50))
+        check(here, there, chunks, keys)
+        assert len(chunks) < 100
+
+
+@pytest.mark.parametrize(("rows", "other"), [({}, {}), ({1: 1}, {}), ({}, {1: 1}), ({1: 1}, {1: 1})])
+def test_what_is_less_than_a_chunk_is_one_open_span(rows: Rows, other: Rows) -> None:
+    chunks, keys = scanned(Table(rows), Table(other), Pace(first=2))
+    assert [chunk.span for chunk in chunks] == [Span()]
+    assert keys == ([(1,)] if rows != other else [])
+
+
+def test_one_side_empty_is_cut_by_the_other() -> None:
+    rows = dict.fromkeys(range(40), 0)
+    for here, there in ((Table({}), Table(rows)), (Table(rows), Table({}))):
+        chunks, keys = scanned(here, there, Pace(first=10, least=1, most=10))
+        check(here, there, chunks, keys)
+        assert len(chunks) == 5  # four and the open end
+
+
+def test_an_edge_that_only_one_side_has() -> None:
+    rows = dict.fromkeys(range(40), 0)
+    for lost in range(8, 12):
+        other = {key: value for key, value in rows.items() if key % 10 != lost % 10}
+        for here, there in ((Table(rows), Table(other)), (Table(other), Table(rows))):
+            check(here, there, *scanned(here, there, Pace(first=10, least=1, most=10), leaf=2))
+
+
+def test_the_next_chunk_is_under_way_while_one_is_looked_at() -> None:
+    begun = threading.Event()
+    here, there = (Table(dict.fromkeys(range(100), 0)) for _ in range(2))
+    there.on_digest = lambda span: begun.set() if span.after is not None else None
+    with scanner(here, there, Pace(first=10, least=10, most=10)) as scan:
+        chunks = scan.chunks(Span())
+        assert next(chunks).span == Span(None, (9,))
+        assert begun.wait(30)
+
+
+def test_few_chunks_are_under_way_at_a_time() -> None:
+    here, there = (Table(dict.fromkeys(range(100), 0)) for _ in range(2))
+    for limit, ahead in ((None, 1), (1e9, 0)):
+        here.digested.clear()
+        pace = Pace(first=5, least=5, most=5, rows_per_second=limit)
+        with scanner(here, there, pace) as scan:
+            for number, _ in enumerate(scan.chunks(Span()), 1):
+                assert number <= len(here.digested) <= number + ahead
+
+
+def test_a_limit_holds_before_the_next_chunk_begins() -> None:
+    """10 rows at 1000 a second take 10 ms: what is left of them is rested, with nothing under way."""
+    here, there = (Table(dict.fromkeys(range(50), 0)) for _ in range(2))
+    rests: list[tuple[float, int]] = []
+    pace = Pace(first=10, least=10, most=10, rows_per_second=1000)
+
+    def rest(seconds: float) -> None:
+        rests.append((seconds, len(there.digested)))
+
+    with scanner(here, there, pace, rest=rest) as scan:
+        chunks = list(scan.chunks(Span()))
+    assert [done for _, done in rests] == list(range(1, len(chunks) + 1))
+    assert all(0 < seconds <= 0.01 for seconds, _ in rests[:-1])
+
+
+def stopping(number: int) -> Iterator[None]:
+    yield from [None] * number
+    raise StoppedError("enough")
+
+
+def test_a_stop_leaves_undone_what_has_not_begun() -> None:
+    here, there = (Table(dict.fromkeys(range(100), 0)) for _ in range(2))
+    calls = stopping(3)
+    with (
+        pytest.raises(StoppedError),
+        scanner(here, there, Pace(first=5, least=5, most=5), rest=lambda _seconds: next(calls)) as scan,
+    ):
+        list(scan.chunks(Span()))
+    assert len(here.digested) <= 5
+    assert len(there.digested) <= 5
+
+
+def test_what_is_not_read_to_its_end_ends_too() -> None:
+    here, there = (Table(dict.fromkeys(range(100), 0)) for _ in range(2))
+    with scanner(here, there, Pace(first=5, least=5, most=5)) as scan:
+        chunks = scan.chunks(Span())
+        next(chunks)
+        chunks.close()
+        again = list(scan.chunks(Span((49,), (69,))))
+    assert [again[0].span.after, again[-1].span.upto] == [(49,), (69,)]
+    assert sum(chunk.rows for chunk in again) == 20
