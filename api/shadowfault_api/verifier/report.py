@@ -4,16 +4,72 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from shadowfault_api.verifier.options import Mode
+    from shadowfault_api.verifier.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepNote:
+    """The sweep a run worked on.
+
+    Attributes:
+        finished: whether every row has been looked at since it started.
+        resumed: whether an earlier run began it.
+        rows: rows it has looked at, all runs together.
+        estimated: rows there are, roughly.
+        parts: how many it has: more than one if shards made it.
+    """
+
+    id: str
+    started_at: datetime
+    finished: bool
+    resumed: bool
+    rows: int
+    estimated: int
+    parts: int
+
+    @classmethod
+    def of(cls, sweep: Sweep, *, resumed: bool) -> Self:
+        """Describe a sweep as it stands."""
+        return cls(
+            id=sweep.id,
+            started_at=sweep.started_at,
+            finished=sweep.through,
+            resumed=resumed,
+            rows=sweep.tally.rows,
+            estimated=sweep.estimated,
+            parts=len(sweep.parts),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "id": self.id,
+            "startedAt": timestamp(self.started_at),
+            "finished": self.finished,
+            "resumed": self.resumed,
+            "rows": self.rows,
+            "estimatedRows": self.estimated,
+            "parts": self.parts,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierReport:
     """The result of one complete verification.
 
+    The counts of a full pass are those of its sweep, those of earlier runs that began it included.
+
     Attributes:
-        scanned_primary: rows read of the primary.
-        scanned_shadow: rows read of the shadow, tombstones not counted.
+        mode: full: every row was looked at; incremental: what changed, and a piece of the sweep.
+        sweep: the sweep it worked on.
+        changed_keys: of an incremental pass: keys looked at for their rows say they changed, or a shadow
+            write of them failed. None for a full one.
+        scanned_primary: rows read of the primary in the sweep.
+        scanned_shadow: likewise of the shadow, tombstones not counted.
         in_flight: keys that differed and were left out, for a shadow write of them was pending or they kept
             changing.
         new: discrepancies found for the first time; each has a record of evidence.
@@ -29,6 +85,9 @@ class VerifierReport:
 
     run_id: str
     entity_type: str
+    mode: Mode
+    sweep: SweepNote
+    changed_keys: int | None
     started_at: datetime
     finished_at: datetime
     scanned_primary: int
@@ -59,9 +118,12 @@ class VerifierReport:
         return {
             "runId": self.run_id,
             "entityType": self.entity_type,
+            "mode": self.mode.value,
+            "sweep": self.sweep.as_dict(),
+            "changedKeys": self.changed_keys,
             "clean": self.clean,
-            "startedAt": _timestamp(self.started_at),
-            "finishedAt": _timestamp(self.finished_at),
+            "startedAt": timestamp(self.started_at),
+            "finishedAt": timestamp(self.finished_at),
             "durationSeconds": round(self.duration_seconds, 3),
             "scanSeconds": round(self.scan_seconds, 3),
             "recheckSeconds": round(self.recheck_seconds, 3),
@@ -77,5 +139,6 @@ class VerifierReport:
         }
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
+    """Write an instant as RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
