@@ -16,6 +16,7 @@ from shadowfault_api.schedule import next_after
 
 if TYPE_CHECKING:
     from shadowfault_api.store.job_runs import JobRuns, Run
+    from shadowfault_api.store.sweeps import SweepStanding
 
 VERIFIER: Final = "shadow-discrepancy-verifier"
 VERIFIER_SCHEDULE: Final = "*/15 * * * *"
@@ -159,7 +160,19 @@ def run_document(row: Run) -> dict[str, Any]:
         "startedAt": _timestamp(row.started_at),
         "finishedAt": _timestamp(row.finished_at),
         "durationSeconds": seconds,
+        "progress": None if row.sweep is None else _progress(row.sweep),
         "result": row.result,
+    }
+
+
+def _progress(sweep: SweepStanding) -> dict[str, Any]:
+    return {
+        "sweepStartedAt": _timestamp(sweep.started_at),
+        "rows": sweep.rows,
+        "estimatedRows": sweep.estimated_rows,
+        "parts": sweep.parts,
+        "partsEnded": sweep.parts_ended,
+        "updatedAt": _timestamp(sweep.updated_at),
     }
 
 
