@@ -20,7 +20,9 @@ from shadowfault_api.verifier.durations import parse_duration
 from shadowfault_api.verifier.errors import VerificationError
 from shadowfault_api.verifier.options import Mode, VerifierOptions
 from shadowfault_api.verifier.progress import bar_progress, log_progress
+from shadowfault_api.verifier.report import ShardReport
 from shadowfault_api.verifier.run import verify_stores
+from shadowfault_api.verifier.shards import MOST_SHARDS, Shard, verify_shard
 
 if TYPE_CHECKING:
     from shadowfault_api.settings import Settings
@@ -86,6 +88,26 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
             min=1, help="Rows read of a side in a second at most. VERIFIER_ROWS_PER_SECOND without it."
         ),
     ] = None,
+    shards: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MOST_SHARDS, help="Processes that share a full pass, each with a part of the keys."
+        ),
+    ] = 1,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="JOB_COMPLETION_INDEX",
+            help="Which of them this is, from 0; an Indexed Job says it.",
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id", envvar="VERIFIER_RUN_ID", help="What the shards of one run share; the Job's UID does."
+        ),
+    ] = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, max=10_000, help="Rows read at a time from each store.")
     ] = 1000,
@@ -97,10 +119,14 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
 
     The databases are those of DATABASE_URL and SHADOW_DATABASE_URL.
 
-    Exits 0 when no discrepancy is open, 1 when one is, 2 when the stores could not be compared.
+    Exits 0 when no discrepancy is open, 1 when one is, 2 when the stores could not be compared. Of several
+    shards only the one that ends last says 1.
     """
     if resume and mode is Mode.INCREMENTAL:
         raise _not_verified("--resume is for a full pass: an incremental one goes on with its sweep anyway")
+    part = None if shards == 1 else _shard(shards, shard, run_id)
+    if part is not None and (resume or mode is Mode.INCREMENTAL):
+        raise _not_verified("shards make a full pass, and go on by themselves: leave out --mode and --resume")
     settings = _settings()
     stopping = Event()
     # A pod that is deleted gets SIGTERM: the run ends between two statements and is entered as failed.
@@ -115,12 +141,15 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
         stopping=stopping,
         progress=bar_progress if sys.stderr.isatty() else log_progress,
     )
-    report = _verify(settings, trigger, options)
+    report = _verify(settings, trigger, options, part)
     if output is Output.JSON:
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
+    elif isinstance(report, ShardReport):
+        _print_shard(report)
     else:
         _print_table(report)
-    raise typer.Exit(EXIT_CLEAN if report.clean or exit_zero else EXIT_DISCREPANCIES)
+    clean = isinstance(report, ShardReport) or report.clean
+    raise typer.Exit(EXIT_CLEAN if clean or exit_zero else EXIT_DISCREPANCIES)
 
 
 def main() -> None:
@@ -141,14 +170,25 @@ def _settings() -> Settings:
     return settings
 
 
-def _verify(settings: Settings, trigger: StartedBy, options: VerifierOptions) -> VerifierReport:
+def _shard(count: int, number: int | None, run_id: str | None) -> Shard:
+    if number is None:
+        raise _not_verified("which shard is it? --shard, or JOB_COMPLETION_INDEX, which an Indexed Job sets")
+    if run_id is None:
+        raise _not_verified("which run is it? --run-id, or VERIFIER_RUN_ID, the same for all its shards")
     try:
-        return verify_stores(
-            settings.database_url.get_secret_value(),
-            settings.shadow_database_url.get_secret_value(),
-            trigger=trigger.value,
-            options=options,
-        )
+        return Shard(number, count, run_id)
+    except ValueError as error:
+        raise _not_verified(str(error)) from None
+
+
+def _verify(
+    settings: Settings, trigger: StartedBy, options: VerifierOptions, shard: Shard | None
+) -> VerifierReport | ShardReport:
+    urls = (settings.database_url.get_secret_value(), settings.shadow_database_url.get_secret_value())
+    try:
+        if shard is not None:
+            return verify_shard(*urls, shard, trigger=trigger.value, options=options)
+        return verify_stores(*urls, trigger=trigger.value, options=options)
     except VerificationError as error:
         raise _not_verified(f"could not verify: {error}") from None
 
@@ -156,6 +196,18 @@ def _verify(settings: Settings, trigger: StartedBy, options: VerifierOptions) ->
 def _not_verified(message: str) -> typer.Exit:
     sys.stderr.write(f"{message}\n")
     return typer.Exit(EXIT_NOT_VERIFIED)
+
+
+def _print_shard(report: ShardReport) -> None:
+    which = f"shard {report.shard} of {report.shards}, run {report.run_id}"
+    if report.tally is None:
+        sys.stdout.write(f"{which}: nothing was left to do\n")
+        return
+    tally = report.tally
+    sys.stdout.write(
+        f"{which}: {tally.primary} rows in primary, {tally.shadow} in shadow, "
+        f"{tally.new} new discrepancies, {tally.persisting} persisting, {tally.resolved} resolved\n"
+    )
 
 
 def _print_table(report: VerifierReport) -> None:

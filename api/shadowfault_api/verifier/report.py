@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from shadowfault_api.verifier.sweep import Tally
+
 if TYPE_CHECKING:
     from shadowfault_api.verifier.options import Mode
     from shadowfault_api.verifier.sweep import Sweep
@@ -136,6 +138,39 @@ class VerifierReport:
             "unexplained": self.unexplained,
             "byType": self.by_type,
             "byCause": self.by_cause,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What one shard of a run did; the one that ends last gives the report of the whole instead.
+
+    Attributes:
+        shard: its number, from 0.
+        shards: how many there are.
+        tally: what its part counted, earlier attempts at it included; None where nothing was left to do.
+    """
+
+    run_id: str
+    entity_type: str
+    shard: int
+    shards: int
+    tally: Tally | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as a JSON document."""
+        tally = self.tally or Tally()
+        return {
+            "runId": self.run_id,
+            "entityType": self.entity_type,
+            "shard": self.shard,
+            "shards": self.shards,
+            "alreadyDone": self.tally is None,
+            "scanned": {"primary": tally.primary, "shadow": tally.shadow},
+            "inFlight": tally.in_flight,
+            "new": tally.new,
+            "persisting": tally.persisting,
+            "resolved": tally.resolved,
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shadowfault_api.entities import new_id
@@ -57,6 +57,21 @@ def enter(connection: Connection, run_id: str, trigger: Trigger, started_at: dat
     """Enter a run that goes on."""
     values = {"id": run_id, "job": JOB, "trigger": trigger, "state": "running", "started_at": started_at}
     connection.execute(insert(job_runs).values(values))
+
+
+def state_of(connection: Connection, run_id: str) -> str | None:
+    """Read the state of a run; None where it is not entered."""
+    query = select(job_runs.c.state).where(job_runs.c.job == JOB, job_runs.c.id == run_id)
+    return connection.execute(query).scalar()
+
+
+def reopen(connection: Connection, run_id: str) -> None:
+    """Enter that a run goes on which was taken for dead."""
+    connection.execute(
+        update(job_runs)
+        .where(job_runs.c.id == run_id, job_runs.c.state == "failed")
+        .values(state="running", finished_at=None, result=None)
+    )
 
 
 def succeed(
