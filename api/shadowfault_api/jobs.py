@@ -16,14 +16,16 @@ from shadowfault_api.schedule import next_after
 
 if TYPE_CHECKING:
     from shadowfault_api.store.job_runs import JobRuns, Run
+    from shadowfault_api.store.sweeps import SweepStanding
 
 VERIFIER: Final = "shadow-discrepancy-verifier"
 VERIFIER_SCHEDULE: Final = "*/15 * * * *"
 _LAST_RUNS: Final = 10
 _log: Final = structlog.get_logger("shadowfault.jobs")
 
-# Runs one verification in the calling thread, under the id of a run entered already; returns its result.
-Verification = Callable[[str], dict[str, Any]]
+# Runs one verification in the calling thread, for the id of a run that is entered already and what started
+# it; returns its result.
+Verification = Callable[[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Jobs:
         self._require(name)
         run_id, new = await self._runs.begin(name, trigger)
         if new:
-            task = asyncio.create_task(self._run(run_id))
+            task = asyncio.create_task(self._run(run_id, trigger))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         return run_id, new
@@ -127,9 +129,9 @@ class Jobs:
         if name != self._job.name:
             raise UnknownJobError
 
-    async def _run(self, run_id: str) -> None:
+    async def _run(self, run_id: str, trigger: str) -> None:
         try:
-            result = await asyncio.to_thread(self._verification, run_id)
+            result = await asyncio.to_thread(self._verification, run_id, trigger)
         except Exception as error:  # noqa: BLE001 - a run that fails is a result, kept with the run
             _log.error("job_failed", job=self._job.name, run_id=run_id, **describe_exception(error))
             await self._finish(run_id, succeeded=False, result={"errorClass": type(error).__name__})
@@ -158,7 +160,19 @@ def run_document(row: Run) -> dict[str, Any]:
         "startedAt": _timestamp(row.started_at),
         "finishedAt": _timestamp(row.finished_at),
         "durationSeconds": seconds,
+        "progress": None if row.sweep is None else _progress(row.sweep),
         "result": row.result,
+    }
+
+
+def _progress(sweep: SweepStanding) -> dict[str, Any]:
+    return {
+        "sweepStartedAt": _timestamp(sweep.started_at),
+        "rows": sweep.rows,
+        "estimatedRows": sweep.estimated_rows,
+        "parts": sweep.parts,
+        "partsEnded": sweep.parts_ended,
+        "updatedAt": _timestamp(sweep.updated_at),
     }
 
 

@@ -37,12 +37,18 @@ class DatabaseFigures:
 
     `discrepancies` counts all ever found, by (entity type, discrepancy type); `open_discrepancies` those not
     resolved, by (entity type, discrepancy type, cause). `unsealed_evidence` counts records without a seal.
+
+    By entity type: `full_sweeps`, when the verifier's last sweep that is through began; `uncovered`, the
+    share of the rows that the one going on has not looked at; `sweeps_due`, when that one is to be through.
     """
 
     outbox: dict[str, int] = field(default_factory=dict)
     discrepancies: dict[tuple[str, str], int] = field(default_factory=dict)
     open_discrepancies: dict[tuple[str, str, str], int] = field(default_factory=dict)
     last_checks: dict[str, datetime] = field(default_factory=dict)
+    full_sweeps: dict[str, datetime] = field(default_factory=dict)
+    uncovered: dict[str, float] = field(default_factory=dict)
+    sweeps_due: dict[str, datetime] = field(default_factory=dict)
     unsealed_evidence: int = 0
     last_seal: datetime | None = None
 
@@ -180,7 +186,31 @@ class _FromDatabase(Collector):
         )
         for state in ("pending", "failed"):
             outbox.add_metric((state,), figures.outbox.get(state, 0))
-        return (found, still, checked, outbox, *_evidence(figures))
+        return (found, still, checked, outbox, *_sweeps(figures), *_evidence(figures))
+
+
+def _sweeps(figures: DatabaseFigures) -> Iterable[Metric]:
+    for name, meaning, values in (
+        (
+            "shadow_verifier_full_sweep_timestamp_seconds",
+            "When the last sweep that is through began, in Unix seconds: every row was compared since.",
+            {name: moment.timestamp() for name, moment in figures.full_sweeps.items()},
+        ),
+        (
+            "shadow_verifier_sweep_uncovered_ratio",
+            "Share of the rows that the sweep going on has not looked at yet; 0 where none goes on.",
+            figures.uncovered,
+        ),
+        (
+            "shadow_verifier_sweep_due_timestamp_seconds",
+            "When the rotating sweep that goes on is to be through, in Unix seconds.",
+            {name: moment.timestamp() for name, moment in figures.sweeps_due.items()},
+        ),
+    ):
+        family = GaugeMetricFamily(name, meaning, labels=("entity_type",))
+        for entity_type, value in sorted(values.items()):
+            family.add_metric((entity_type,), value)
+        yield family
 
 
 def _evidence(figures: DatabaseFigures) -> Iterable[Metric]:

@@ -82,6 +82,19 @@ class Settings(BaseSettings):
         description="When the CronJob runs the verifier, in cron's notation and UTC; off: nothing does. "
         "Shown in the list of jobs, and no more: it starts nothing.",
     )
+    verifier_full_every_seconds: float = Field(
+        default=86400.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="In which time the verifier's scheduled, incremental passes look at every row once; "
+        "0: each of them does.",
+    )
+    verifier_rows_per_second: float | None = Field(
+        default=None,
+        ge=1,
+        allow_inf_nan=False,
+        description="Rows of a side the verifier reads in a second at most; no limit without it.",
+    )
     evidence_database_url: _Url | None = Field(
         default=None,
         description="The primary database under the role that seals evidence; DATABASE_URL without it.",

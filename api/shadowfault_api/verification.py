@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,15 +13,21 @@ if TYPE_CHECKING:
 def verification(settings: Settings) -> Verification:
     """Bind the verifier to the databases of these settings."""
 
-    def verify(run_id: str) -> dict[str, Any]:
+    def verify(run_id: str, trigger: str) -> dict[str, Any]:
         # Here and not above: the API starts without it.
-        from shadowfault_api.verifier import verify_stores  # noqa: PLC0415
+        from shadowfault_api.verifier import Mode, VerifierOptions, verify_stores  # noqa: PLC0415
 
+        # What a person or an experiment's account asks for is the whole; the schedule's passes add up to it.
+        options = VerifierOptions(
+            mode=Mode.INCREMENTAL if trigger == "schedule" else Mode.FULL,
+            full_every=timedelta(seconds=settings.verifier_full_every_seconds),
+            rows_per_second=settings.verifier_rows_per_second,
+        )
         report = verify_stores(
             settings.database_url.get_secret_value(),
             settings.shadow_database_url.get_secret_value(),
-            trigger="admin",
             run_id=run_id,
+            options=options,
         )
         result: dict[str, Any] = report.as_dict()
         return result

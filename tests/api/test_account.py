@@ -266,7 +266,7 @@ async def test_a_pass_that_began_before_is_not_taken_for_ours(start: Start) -> N
     await until(lambda: service.primary("SELECT * FROM experiment_processes WHERE closed_at IS NOT NULL"))
     go_on, calls = threading.Event(), []
 
-    def verification(run_id: str) -> dict[str, Any]:
+    def verification(run_id: str, _trigger: str) -> dict[str, Any]:
         calls.append(run_id)
         assert go_on.wait(20)
         return {}

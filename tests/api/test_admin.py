@@ -117,7 +117,7 @@ async def test_while_a_run_goes_on_asking_again_gives_the_same_run(service: Serv
     go_on = threading.Event()
     calls: list[str] = []
 
-    def verification(run_id: str) -> dict[str, Any]:
+    def verification(run_id: str, _trigger: str) -> dict[str, Any]:
         calls.append(run_id)
         assert go_on.wait(20)
         return {"clean": True}
@@ -137,7 +137,7 @@ async def test_while_a_run_goes_on_asking_again_gives_the_same_run(service: Serv
 
 
 async def test_a_run_that_breaks_is_failed_and_says_no_more_than_the_kind_of_error(service: Service) -> None:
-    def verification(_run_id: str) -> dict[str, Any]:
+    def verification(_run_id: str, _trigger: str) -> dict[str, Any]:
         raise RuntimeError("with the row of Jane Doe")
 
     jobs = Jobs(service.resources.jobs._runs, verification, 0)

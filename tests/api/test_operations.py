@@ -58,7 +58,9 @@ async def test_every_metric_of_the_contract_is_there_with_its_labels(start: Star
         await service.create()
     await service.settled()
     now = "2026-01-01 00:00:00.000000"
-    service.primary("INSERT INTO discrepancy_checks VALUES ('Listing', :now)", now=now)
+    service.primary(
+        "INSERT INTO discrepancy_checks (entity_type, last_check_at) VALUES ('Listing', :now)", now=now
+    )
     for key, resolved in (("a", None), ("b", now)):
         service.primary(
             "INSERT INTO discrepancies (id, entity_type, entity_id, discrepancy_type, cause,"

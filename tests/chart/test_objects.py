@@ -111,6 +111,46 @@ def selects(selector: Json, labels: dict[str, str]) -> bool:
     )
 
 
+def verifier(helm: Helm, *sets: str) -> tuple[Json, Json]:
+    """The spec of the CronJob's Job, and its container."""
+    (cronjob,) = of_kind(helm.objects("full", *sets), "CronJob")
+    job = cronjob["spec"]["jobTemplate"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    return job, container
+
+
+def test_the_verifier_s_passes_are_incremental_and_sweep_once_a_day(helm: Helm) -> None:
+    job, container = verifier(helm)
+    assert "--mode incremental --full-every 24h" in " ".join(container["command"])
+    assert not {"completionMode", "completions", "parallelism", "backoffLimitPerIndex"} & set(job)
+    _, container = verifier(helm, 'verifier={"fullSweepEvery":"0"}')
+    assert "--full-every 0" in " ".join(container["command"])
+
+
+def test_shards_are_an_indexed_job_whose_pods_know_their_run(helm: Helm) -> None:
+    job, container = verifier(helm, 'verifier={"shards":4,"rowsPerSecond":1000}')
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 4, 4)
+    assert job["backoffLimitPerIndex"] > 0
+    assert "backoffLimit" not in job  # it would end the Job before an index has had its tries
+    assert "--shards 4" in " ".join(container["command"])
+    assert "--mode" not in container["command"]
+    environment = {entry["name"]: entry for entry in container["env"]}
+    assert environment["VERIFIER_RUN_ID"]["valueFrom"] == {
+        "fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}
+    }
+    assert environment["VERIFIER_ROWS_PER_SECOND"]["value"] == "250"
+
+
+def test_the_limit_of_rows_is_the_admin_job_s_too(helm: Helm) -> None:
+    for sets, expected in (((), None), (('verifier={"rowsPerSecond":1000}',), "1000")):
+        (api,) = [
+            i for i in of_kind(helm.objects("full", *sets), "Deployment") if i["metadata"]["name"] == "api"
+        ]
+        (container,) = api["spec"]["template"]["spec"]["containers"]
+        found = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert found.get("VERIFIER_ROWS_PER_SECOND") == expected
+
+
 def test_crds_and_policies_are_those_of_the_repository(helm: Helm) -> None:
     sources = [
         item

@@ -68,6 +68,8 @@ def test_lint(helm: Helm, case: str) -> None:
         'image={"pullPolicy":"Sometimes"}',
         'operator={"logLevel":"verbose"}',
         'verifier={"schedule":"sometimes"}',
+        'verifier={"fullSweepEvery":"daily"}',
+        'verifier={"shards":0}',
         'image={"digest":"sha256:1"}',
         'allowedNamespaces=["Staging"]',
         'allowedNamespaces=["staging","staging"]',

@@ -15,6 +15,7 @@ from shadowfault_api.store.schema import (
     evidence_records,
     evidence_seals,
 )
+from shadowfault_api.store.sweeps import read_sweeps
 
 if TYPE_CHECKING:
     from shadowfault_api.store.primary import Primary
@@ -30,6 +31,9 @@ async def read_figures(primary: Primary) -> DatabaseFigures:
         .group_by(*kind, discrepancies.c.cause)
     )
     async with primary.reader.connect() as connection:
+        sweeps = await read_sweeps(connection)
+        going_on = [sweep for sweep in sweeps if sweep.finished_at is None]
+        through = [sweep for sweep in sweeps if sweep.finished_at is not None]
         return DatabaseFigures(
             outbox=await count_by_state(connection),
             discrepancies={(row[0], row[1]): row[2] for row in await connection.execute(found)},
@@ -37,6 +41,10 @@ async def read_figures(primary: Primary) -> DatabaseFigures:
                 (row[0], row[1], row[2]): row[3] for row in await connection.execute(unresolved)
             },
             last_checks={row[0]: row[1] for row in await connection.execute(select(discrepancy_checks))},
+            full_sweeps={sweep.entity_type: sweep.started_at for sweep in through},
+            # Where none goes on, the last one has covered everything.
+            uncovered={sweep.entity_type: sweep.uncovered for sweep in [*through, *going_on]},
+            sweeps_due={sweep.entity_type: sweep.due_at for sweep in going_on if sweep.due_at is not None},
             unsealed_evidence=(await connection.execute(unsealed(primary.postgresql))).scalar_one(),
             last_seal=(await connection.execute(select(func.max(evidence_seals.c.sealed_at)))).scalar(),
         )

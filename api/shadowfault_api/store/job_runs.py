@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, text, update
 from shadowfault_api.entities import new_id
 from shadowfault_api.store.locks import verifier_works
 from shadowfault_api.store.schema import job_runs
+from shadowfault_api.store.sweeps import read_sweeps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Select
 
     from shadowfault_api.store.primary import Primary
+    from shadowfault_api.store.sweeps import SweepStanding
 
 # A run is entered before its process takes the verifier's lock. Older, and the lock is free: it died.
 _GRACE: Final = timedelta(minutes=1)
@@ -25,7 +27,10 @@ _LOCK_KEY: Final = 5_274_118_904
 
 
 class Run(NamedTuple):
-    """A run as it is to be shown: one whose process died has failed, also before that is entered."""
+    """A run as it is to be shown: one whose process died has failed, also before that is entered.
+
+    `sweep` is what a run that goes on works on, once it has begun with it.
+    """
 
     id: str
     trigger: str
@@ -33,6 +38,7 @@ class Run(NamedTuple):
     started_at: datetime
     finished_at: datetime | None
     result: dict[str, Any] | None
+    sweep: SweepStanding | None = None
 
 
 class JobRuns:
@@ -108,11 +114,14 @@ class JobRuns:
             # In this order: a run that ends between the two looks is seen to have ended.
             works = await verifier_works(connection)
             rows = (await connection.execute(query)).all()
+            running = any(row.state == "running" for row in rows)
+            sweeps = await read_sweeps(connection) if running else ()
+        by_run = {sweep.run_id: sweep for sweep in sweeps}
         latest_dead = None if works else datetime.now(UTC) - _GRACE
-        return [_run(row, latest_dead) for row in rows]
+        return [_run(row, latest_dead, by_run.get(row.id)) for row in rows]
 
 
-def _run(row: Row[Any], latest_dead: datetime | None) -> Run:
+def _run(row: Row[Any], latest_dead: datetime | None, sweep: SweepStanding | None) -> Run:
     dead = row.state == "running" and latest_dead is not None and row.started_at < latest_dead
     return Run(
         row.id,
@@ -121,4 +130,5 @@ def _run(row: Row[Any], latest_dead: datetime | None) -> Run:
         row.started_at,
         row.finished_at,
         _ABANDONED if dead else row.result,
+        sweep if row.state == "running" and not dead else None,
     )

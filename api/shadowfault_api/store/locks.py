@@ -11,8 +11,12 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Any constant; the key before it is the lock of `job_runs`.
+# Any constant; the key before it is the lock of `job_runs`. Shards hold it together, shared.
 VERIFIER_LOCK_KEY: Final = 5_274_118_905
+# Under which shards join a run and leave it, one at a time.
+SHARDS_LOCK_KEY: Final = 5_274_118_906
+# With the number of a part: the lock of the shard that works on it.
+PART_LOCK_CLASS: Final = 527_411_890
 # On SQLite: the lock file is the database's name and this.
 VERIFIER_LOCK_SUFFIX: Final = "-verify.lock"
 # How pg_locks shows an advisory lock with one key of 64 bits.
@@ -24,7 +28,11 @@ _HELD: Final = text(
 
 
 async def verifier_works(connection: AsyncConnection) -> bool:
-    """Tell whether a verifier holds its lock; it is gone with the process that held it."""
+    """Tell whether a verifier holds its lock, or one of its shards; it is gone with the process that held it.
+
+    A shard that failed and is yet to be started again holds none. If no other works meanwhile its run seems
+    dead, and lives again with it.
+    """
     if connection.dialect.name == "postgresql":
         return bool((await connection.execute(_HELD)).scalar_one())
     return _is_locked(f"{connection.engine.url.database}{VERIFIER_LOCK_SUFFIX}")

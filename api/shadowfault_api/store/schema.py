@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -48,6 +49,8 @@ listings: Final = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    # What an incremental pass of the verifier asks for: what changed since an instant, page by page.
+    Index(None, "updated_at", "id"),
 )
 
 listing_views: Final = Table(
@@ -168,6 +171,54 @@ discrepancy_checks: Final = Table(
     primary_metadata,
     Column("entity_type", String(64), primary_key=True),
     Column("last_check_at", UtcDateTime, nullable=False),
+    # What says that it changed before this has been looked at since; None before the first whole sweep.
+    Column("watermark", UtcDateTime),
+)
+
+# A sweep looks at every row once. One of an entity may be going on; of those that are through only the last
+# is kept. `run_id` is the run that works on it, or did last; `watermark` is as in `discrepancy_checks`, once
+# it is through; `due_at` is when a rotating sweep is to be through.
+verifier_sweeps: Final = Table(
+    "verifier_sweeps",
+    primary_metadata,
+    Column("id", uuid_text(), primary_key=True),
+    Column("entity_type", String(64), nullable=False),
+    Column("run_id", uuid_text(), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("watermark", UtcDateTime, nullable=False),
+    Column("estimated_rows", BigInteger, nullable=False),
+    Column("due_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Index(
+        "uq_verifier_sweeps_going_on",
+        "entity_type",
+        unique=True,
+        postgresql_where=text("finished_at IS NULL"),
+        sqlite_where=text("finished_at IS NULL"),
+    ),
+)
+
+# The parts of a sweep: the keys above `after_key` up to and with `upto_key` (null is open-ended), and how far
+# they have been looked at and settled. The counts are of what the cursor has passed.
+verifier_parts: Final = Table(
+    "verifier_parts",
+    primary_metadata,
+    Column("sweep_id", uuid_text(), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("after_key", json_document()),
+    Column("upto_key", json_document()),
+    Column("cursor_key", json_document()),
+    Column("rows_primary", BigInteger, nullable=False),
+    Column("rows_shadow", BigInteger, nullable=False),
+    Column("rows_looked_at", BigInteger, nullable=False),
+    Column("in_flight", BigInteger, nullable=False),
+    Column("found_new", BigInteger, nullable=False),
+    Column("persisting", BigInteger, nullable=False),
+    Column("resolved", BigInteger, nullable=False),
+    Column("scan_seconds", Float, nullable=False),
+    Column("recheck_seconds", Float, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
 )
 
 job_runs: Final = Table(
@@ -224,4 +275,5 @@ shadow_listings: Final = Table(
         "deleted_at IS NOT NULL OR (title IS NOT NULL AND price IS NOT NULL AND created_at IS NOT NULL)",
         name="alive_is_whole",
     ),
+    Index(None, "updated_at", "id"),
 )

@@ -15,6 +15,8 @@ from shadowfault_api.store.schema import (
     listings,
     outbox,
     shadow_listings,
+    verifier_parts,
+    verifier_sweeps,
 )
 from shadowfault_api.verifier.errors import UnreachableError
 
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
 
     from shadowfault_api.verifier.side import Side
 
-_PRIMARY_TABLES: Final = (listings, outbox, evidence_records, discrepancies, discrepancy_checks, job_runs)
+_PRIMARY_TABLES: Final = (
+    listings,
+    outbox,
+    evidence_records,
+    discrepancies,
+    discrepancy_checks,
+    job_runs,
+    verifier_sweeps,
+    verifier_parts,
+)
 
 
 def check_databases(primary: Side, shadow: Side) -> None:

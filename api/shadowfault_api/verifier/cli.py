@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from datetime import timedelta
 from enum import StrEnum
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,11 +16,19 @@ from rich.table import Table
 
 from shadowfault_api.logs import log_to_stderr
 from shadowfault_api.settings import SettingsError, load_settings
+from shadowfault_api.verifier.durations import parse_duration
 from shadowfault_api.verifier.errors import VerificationError
-from shadowfault_api.verifier.run import VerifierOptions, verify_stores
+from shadowfault_api.verifier.options import Mode, VerifierOptions
+from shadowfault_api.verifier.progress import bar_progress, log_progress
+from shadowfault_api.verifier.report import ShardReport
+from shadowfault_api.verifier.run import verify_stores
+from shadowfault_api.verifier.shards import MOST_SHARDS, Shard, verify_shard
 
 if TYPE_CHECKING:
+    from shadowfault_api.settings import Settings
     from shadowfault_api.verifier.report import VerifierReport
+
+_T = TypeVar("_T")
 
 EXIT_CLEAN: Final = 0
 EXIT_DISCREPANCIES: Final = 1
@@ -43,7 +52,7 @@ class StartedBy(StrEnum):
 
 
 @app.command()
-def verify_command(
+def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
     output: Annotated[
         Output, typer.Option("--output", "-o", help="table, or json on one line.")
     ] = Output.TABLE,
@@ -57,6 +66,48 @@ def verify_command(
     trigger: Annotated[
         StartedBy, typer.Option(help="What the list of runs shows; a CronJob says schedule.")
     ] = StartedBy.CLI,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="full: every row; incremental: what changed, and a piece of a rotating sweep."),
+    ] = Mode.FULL,
+    full_every: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="In which time incremental passes look at every row once, such as 24h; 0: each pass is "
+            "full. VERIFIER_FULL_EVERY_SECONDS without it.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that did not come to its end.")
+    ] = False,
+    rows_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Rows read of a side in a second at most. VERIFIER_ROWS_PER_SECOND without it."
+        ),
+    ] = None,
+    shards: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MOST_SHARDS, help="Processes that share a full pass, each with a part of the keys."
+        ),
+    ] = 1,
+    shard: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="JOB_COMPLETION_INDEX",
+            help="Which of them this is, from 0; an Indexed Job says it.",
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id", envvar="VERIFIER_RUN_ID", help="What the shards of one run share; the Job's UID does."
+        ),
+    ] = None,
     chunk_size: Annotated[
         int, typer.Option(min=1, max=10_000, help="Rows read at a time from each store.")
     ] = 1000,
@@ -68,18 +119,37 @@ def verify_command(
 
     The databases are those of DATABASE_URL and SHADOW_DATABASE_URL.
 
-    Exits 0 when no discrepancy is open, 1 when one is, 2 when the stores could not be compared.
+    Exits 0 when no discrepancy is open, 1 when one is, 2 when the stores could not be compared. Of several
+    shards only the one that ends last says 1.
     """
+    if resume and mode is Mode.INCREMENTAL:
+        raise _not_verified("--resume is for a full pass: an incremental one goes on with its sweep anyway")
+    part = None if shards == 1 else _shard(shards, shard, run_id)
+    if part is not None and (resume or mode is Mode.INCREMENTAL):
+        raise _not_verified("shards make a full pass, and go on by themselves: leave out --mode and --resume")
+    settings = _settings()
     stopping = Event()
     # A pod that is deleted gets SIGTERM: the run ends between two statements and is entered as failed.
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    options = VerifierOptions(chunk_size=chunk_size, statement_seconds=statement_timeout, stopping=stopping)
-    report = _verify(trigger, options)
+    options = VerifierOptions(
+        mode=mode,
+        resume=resume,
+        full_every=_first(full_every, timedelta(seconds=settings.verifier_full_every_seconds)),
+        rows_per_second=_first(rows_per_second, settings.verifier_rows_per_second),
+        chunk_size=chunk_size,
+        statement_seconds=statement_timeout,
+        stopping=stopping,
+        progress=bar_progress if sys.stderr.isatty() else log_progress,
+    )
+    report = _verify(settings, trigger, options, part)
     if output is Output.JSON:
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
+    elif isinstance(report, ShardReport):
+        _print_shard(report)
     else:
         _print_table(report)
-    raise typer.Exit(EXIT_CLEAN if report.clean or exit_zero else EXIT_DISCREPANCIES)
+    clean = isinstance(report, ShardReport) or report.clean
+    raise typer.Exit(EXIT_CLEAN if clean or exit_zero else EXIT_DISCREPANCIES)
 
 
 def main() -> None:
@@ -87,19 +157,38 @@ def main() -> None:
     app()
 
 
-def _verify(trigger: StartedBy, options: VerifierOptions) -> VerifierReport:
+def _first(given: _T | None, default: _T) -> _T:
+    return default if given is None else given
+
+
+def _settings() -> Settings:
     try:
         settings = load_settings()
     except SettingsError as error:
         raise _not_verified(str(error)) from None
     log_to_stderr(settings.log_level)
+    return settings
+
+
+def _shard(count: int, number: int | None, run_id: str | None) -> Shard:
+    if number is None:
+        raise _not_verified("which shard is it? --shard, or JOB_COMPLETION_INDEX, which an Indexed Job sets")
+    if run_id is None:
+        raise _not_verified("which run is it? --run-id, or VERIFIER_RUN_ID, the same for all its shards")
     try:
-        return verify_stores(
-            settings.database_url.get_secret_value(),
-            settings.shadow_database_url.get_secret_value(),
-            trigger=trigger.value,
-            options=options,
-        )
+        return Shard(number, count, run_id)
+    except ValueError as error:
+        raise _not_verified(str(error)) from None
+
+
+def _verify(
+    settings: Settings, trigger: StartedBy, options: VerifierOptions, shard: Shard | None
+) -> VerifierReport | ShardReport:
+    urls = (settings.database_url.get_secret_value(), settings.shadow_database_url.get_secret_value())
+    try:
+        if shard is not None:
+            return verify_shard(*urls, shard, trigger=trigger.value, options=options)
+        return verify_stores(*urls, trigger=trigger.value, options=options)
     except VerificationError as error:
         raise _not_verified(f"could not verify: {error}") from None
 
@@ -109,14 +198,28 @@ def _not_verified(message: str) -> typer.Exit:
     return typer.Exit(EXIT_NOT_VERIFIED)
 
 
+def _print_shard(report: ShardReport) -> None:
+    which = f"shard {report.shard} of {report.shards}, run {report.run_id}"
+    if report.tally is None:
+        sys.stdout.write(f"{which}: nothing was left to do\n")
+        return
+    tally = report.tally
+    sys.stdout.write(
+        f"{which}: {tally.primary} rows in primary, {tally.shadow} in shadow, "
+        f"{tally.new} new discrepancies, {tally.persisting} persisting, {tally.resolved} resolved\n"
+    )
+
+
 def _print_table(report: VerifierReport) -> None:
     console = Console(file=sys.stdout, highlight=False)
     table = Table(title=f"{report.entity_type}: primary and shadow", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("count", justify="right")
+    full = report.mode is Mode.FULL
     for name, value in (
-        ("rows in primary", report.scanned_primary),
-        ("rows in shadow", report.scanned_shadow),
+        *(() if report.changed_keys is None else (("changed keys", report.changed_keys),)),
+        ("rows in primary" if full else "rows of the sweep in primary", report.scanned_primary),
+        ("rows in shadow" if full else "rows of the sweep in shadow", report.scanned_shadow),
         ("left out, in flight", report.in_flight),
         ("new discrepancies", report.new),
         ("persisting", report.persisting),
@@ -129,7 +232,15 @@ def _print_table(report: VerifierReport) -> None:
         for name, value in counts.items():
             table.add_row(f"  {label} {name}", str(value))
     console.print(table)
+    console.print(_sweep_line(report), style="dim", soft_wrap=True)
     console.print(f"run {report.run_id}, {report.duration_seconds:.2f} s", style="dim", soft_wrap=True)
+
+
+def _sweep_line(report: VerifierReport) -> str:
+    sweep = report.sweep
+    how = "resumed" if sweep.resumed and report.mode is Mode.FULL else "begun"
+    stands = "through" if sweep.finished else f"at row {sweep.rows} of about {sweep.estimated}"
+    return f"{report.mode.value} pass; sweep {how} {sweep.started_at:%Y-%m-%d %H:%M:%S} UTC, {stands}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ class AlreadyRunningError(VerificationError):
     """Another verifier works on this primary."""
 
 
+class ShardError(VerificationError):
+    """A shard cannot take part in its run."""
+
+
 class StoppedError(VerificationError):
     """The caller asked for the end."""
 

@@ -1,4 +1,4 @@
-"""One verifier at a time for a primary database.
+"""One verifier at a time for a primary database, or the shards of one run.
 
 On PostgreSQL a session-level advisory lock, on SQLite `flock` on a file beside the database: both are gone
 with the process that held them, however it ended, so no lease has to run out. Two at once would do no harm
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shadowfault_api.store.locks import VERIFIER_LOCK_KEY, VERIFIER_LOCK_SUFFIX
+from shadowfault_api.store.locks import PART_LOCK_CLASS, VERIFIER_LOCK_KEY, VERIFIER_LOCK_SUFFIX
 from shadowfault_api.verifier.errors import AlreadyRunningError, UnreachableError
 
 if TYPE_CHECKING:
@@ -53,27 +53,70 @@ def _refused(primary: Side) -> AlreadyRunningError:
     )
 
 
+class PartLocks:
+    """The locks of parts, in the session that holds the verifier's lock for a shard."""
+
+    # The lock of whoever puts the parts together: no part has this number.
+    MERGE: Final = 2**31 - 1
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def claim(self, number: int) -> bool:
+        """Take the lock of a part, unless another session has it."""
+        query = text(f"SELECT pg_try_advisory_lock({PART_LOCK_CLASS}, :number)")
+        return bool(self._connection.execute(query, {"number": number}).scalar_one())
+
+    def others_work(self) -> bool:
+        """Tell whether another session has one."""
+        return bool(self._connection.execute(_OTHERS).scalar_one())
+
+
+# How pg_locks shows an advisory lock with two keys of 32 bits.
+_OTHERS: Final = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid = :class AND pid <> pg_backend_pid())"
+).bindparams(**{"class": PART_LOCK_CLASS})
+
+
 @contextmanager
-def _advisory_lock(primary: Side) -> Iterator[None]:
+def shared(primary: Side) -> Iterator[PartLocks]:
+    """Hold the lock of this primary together with other shards; on PostgreSQL only.
+
+    Raises:
+        AlreadyRunningError: a verifier without shards holds it.
+    """
+    with _advisory_lock(primary, "_shared") as connection:
+        try:
+            yield PartLocks(connection)
+        except SQLAlchemyError as error:
+            raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
+
+
+@contextmanager
+def _advisory_lock(primary: Side, kind: str = "") -> Iterator[Connection]:
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(primary.engine.connect())
             connection.execution_options(isolation_level="AUTOCOMMIT")
             # Also where the unlocking fails: the session does not go back to the pool, and its end unlocks.
             stack.callback(connection.invalidate)
-            ours = connection.execute(text(f"SELECT pg_try_advisory_lock({VERIFIER_LOCK_KEY})")).scalar_one()
+            ours = connection.execute(
+                text(f"SELECT pg_try_advisory_lock{kind}({VERIFIER_LOCK_KEY})")
+            ).scalar_one()
         except SQLAlchemyError as error:
             raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
         if not ours:
             raise _refused(primary)
         stack.callback(_unlock, connection)
-        yield
+        yield connection
 
 
 def _unlock(connection: Connection) -> None:
     """Unlock now: the server notices the end of a session a moment later, and the next run may be sooner."""
     with suppress(SQLAlchemyError):
-        connection.execute(text(f"SELECT pg_advisory_unlock({VERIFIER_LOCK_KEY})"))
+        connection.execute(text("SELECT pg_advisory_unlock_all()"))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from shadowfault_api.verifier.tables import LISTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 UNEXPLAINED: Final = "unexplained"
 # A failed write that does not say how it failed.
@@ -108,3 +109,4 @@ class Open(NamedTuple):
     key: str
     discrepancy_type: str
     cause: str
+    last_seen_at: datetime

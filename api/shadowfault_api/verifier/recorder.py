@@ -16,11 +16,16 @@ from shadowfault_api.verifier.ledger import Changes, changes
 from shadowfault_api.verifier.model import UNEXPLAINED, Found, Open
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy import Connection, Row
 
     from shadowfault_api.verifier.side import Side
+
+
+def utc_now() -> datetime:
+    """Tell the time by this machine's clock."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +49,21 @@ class OpenCounts:
 class Recorder:
     """The discrepancies of one entity type, written by one run."""
 
-    def __init__(self, side: Side, entity_type: str, run_id: str) -> None:
+    def __init__(
+        self, side: Side, entity_type: str, run_id: str, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        """`now` is the clock by which discrepancies are seen."""
         self._side = side
         self._entity_type = entity_type
         self._run_id = run_id
+        self.now = now
 
     def record(self, found: Collection[Found], equal: Collection[str]) -> Changes:
         """Enter judgements: what is new, what is still so, what is gone. Entered twice it is entered once."""
         keys = [item.key for item in found] + list(equal)
         if not keys:
             return Changes()
-        now = datetime.now(UTC)
+        now = self.now()
         query = select(discrepancies).where(
             discrepancies.c.entity_type == self._entity_type,
             discrepancies.c.entity_id.in_(keys),
@@ -83,7 +92,7 @@ class Recorder:
             .where(
                 discrepancies.c.entity_type == self._entity_type,
                 discrepancies.c.resolved_at.is_(None),
-                or_(seen < since, seen > datetime.now(UTC)),
+                or_(seen < since, seen > self.now()),
             )
             .order_by(discrepancies.c.id)
             .limit(limit)
@@ -169,7 +178,7 @@ class Recorder:
 
 
 def _open(row: Row[Any]) -> Open:
-    return Open(row.id, row.entity_id, row.discrepancy_type, row.cause)
+    return Open(row.id, row.entity_id, row.discrepancy_type, row.cause, row.last_seen_at)
 
 
 def _close(connection: Connection, closed: Sequence[Open], now: datetime) -> None:

@@ -4,16 +4,74 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+from shadowfault_api.verifier.sweep import Tally
+
+if TYPE_CHECKING:
+    from shadowfault_api.verifier.options import Mode
+    from shadowfault_api.verifier.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepNote:
+    """The sweep a run worked on.
+
+    Attributes:
+        finished: whether every row has been looked at since it started.
+        resumed: whether an earlier run began it.
+        rows: rows it has looked at, all runs together.
+        estimated: rows there are, roughly.
+        parts: how many it has: more than one if shards made it.
+    """
+
+    id: str
+    started_at: datetime
+    finished: bool
+    resumed: bool
+    rows: int
+    estimated: int
+    parts: int
+
+    @classmethod
+    def of(cls, sweep: Sweep, *, resumed: bool) -> Self:
+        """Describe a sweep as it stands."""
+        return cls(
+            id=sweep.id,
+            started_at=sweep.started_at,
+            finished=sweep.through,
+            resumed=resumed,
+            rows=sweep.tally.rows,
+            estimated=sweep.estimated,
+            parts=len(sweep.parts),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "id": self.id,
+            "startedAt": timestamp(self.started_at),
+            "finished": self.finished,
+            "resumed": self.resumed,
+            "rows": self.rows,
+            "estimatedRows": self.estimated,
+            "parts": self.parts,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierReport:
     """The result of one complete verification.
 
+    The counts of a full pass are those of its sweep, those of earlier runs that began it included.
+
     Attributes:
-        scanned_primary: rows read of the primary.
-        scanned_shadow: rows read of the shadow, tombstones not counted.
+        mode: full: every row was looked at; incremental: what changed, and a piece of the sweep.
+        sweep: the sweep it worked on.
+        changed_keys: of an incremental pass: keys looked at for their rows say they changed, or a shadow
+            write of them failed. None for a full one.
+        scanned_primary: rows read of the primary in the sweep.
+        scanned_shadow: likewise of the shadow, tombstones not counted.
         in_flight: keys that differed and were left out, for a shadow write of them was pending or they kept
             changing.
         new: discrepancies found for the first time; each has a record of evidence.
@@ -29,6 +87,9 @@ class VerifierReport:
 
     run_id: str
     entity_type: str
+    mode: Mode
+    sweep: SweepNote
+    changed_keys: int | None
     started_at: datetime
     finished_at: datetime
     scanned_primary: int
@@ -59,9 +120,12 @@ class VerifierReport:
         return {
             "runId": self.run_id,
             "entityType": self.entity_type,
+            "mode": self.mode.value,
+            "sweep": self.sweep.as_dict(),
+            "changedKeys": self.changed_keys,
             "clean": self.clean,
-            "startedAt": _timestamp(self.started_at),
-            "finishedAt": _timestamp(self.finished_at),
+            "startedAt": timestamp(self.started_at),
+            "finishedAt": timestamp(self.finished_at),
             "durationSeconds": round(self.duration_seconds, 3),
             "scanSeconds": round(self.scan_seconds, 3),
             "recheckSeconds": round(self.recheck_seconds, 3),
@@ -77,5 +141,39 @@ class VerifierReport:
         }
 
 
-def _timestamp(moment: datetime) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What one shard of a run did; the one that ends last gives the report of the whole instead.
+
+    Attributes:
+        shard: its number, from 0.
+        shards: how many there are.
+        tally: what its part counted, earlier attempts at it included; None where nothing was left to do.
+    """
+
+    run_id: str
+    entity_type: str
+    shard: int
+    shards: int
+    tally: Tally | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as a JSON document."""
+        tally = self.tally or Tally()
+        return {
+            "runId": self.run_id,
+            "entityType": self.entity_type,
+            "shard": self.shard,
+            "shards": self.shards,
+            "alreadyDone": self.tally is None,
+            "scanned": {"primary": tally.primary, "shadow": tally.shadow},
+            "inFlight": tally.in_flight,
+            "new": tally.new,
+            "persisting": tally.persisting,
+            "resolved": tally.resolved,
+        }
+
+
+def timestamp(moment: datetime) -> str:
+    """Write an instant as RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

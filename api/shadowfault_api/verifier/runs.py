@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shadowfault_api.entities import new_id
@@ -13,6 +13,8 @@ from shadowfault_api.store.schema import discrepancy_checks, job_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sqlalchemy import Connection
 
     from shadowfault_api.verifier.side import Side
 
@@ -28,9 +30,18 @@ def begin(primary: Side, trigger: Trigger, run_id: str | None) -> str:
 
     No other verification runs then, so a run that still says so was abandoned, and is entered as failed.
     """
-    now = datetime.now(UTC)
     ours = run_id or new_id()
-    abandoned = (
+    with primary.writing() as connection:
+        abandon_others(connection, ours)
+        if run_id is None:
+            enter(connection, ours, trigger, datetime.now(UTC))
+    return ours
+
+
+def abandon_others(connection: Connection, ours: str) -> None:
+    """Enter as failed what says that it runs and cannot."""
+    now = datetime.now(UTC)
+    connection.execute(
         update(job_runs)
         .where(
             job_runs.c.job == JOB,
@@ -40,23 +51,43 @@ def begin(primary: Side, trigger: Trigger, run_id: str | None) -> str:
         )
         .values(state="failed", finished_at=now, result={"error": "Abandoned"})
     )
-    with primary.writing() as connection:
-        connection.execute(abandoned)
-        if run_id is None:
-            values = {"id": ours, "job": JOB, "trigger": trigger, "state": "running", "started_at": now}
-            connection.execute(insert(job_runs).values(values))
-    return ours
 
 
-def succeed(primary: Side, run_id: str, entity_type: str, result: Mapping[str, Any]) -> None:
-    """Enter the end of a complete verification, and the time of the check."""
+def enter(connection: Connection, run_id: str, trigger: Trigger, started_at: datetime) -> None:
+    """Enter a run that goes on."""
+    values = {"id": run_id, "job": JOB, "trigger": trigger, "state": "running", "started_at": started_at}
+    connection.execute(insert(job_runs).values(values))
+
+
+def state_of(connection: Connection, run_id: str) -> str | None:
+    """Read the state of a run; None where it is not entered."""
+    query = select(job_runs.c.state).where(job_runs.c.job == JOB, job_runs.c.id == run_id)
+    return connection.execute(query).scalar()
+
+
+def reopen(connection: Connection, run_id: str) -> None:
+    """Enter that a run goes on which was taken for dead."""
+    connection.execute(
+        update(job_runs)
+        .where(job_runs.c.id == run_id, job_runs.c.state == "failed")
+        .values(state="running", finished_at=None, result=None)
+    )
+
+
+def succeed(
+    connection: Connection,
+    run_id: str,
+    entity_type: str,
+    result: Mapping[str, Any],
+    watermark: datetime | None = None,
+) -> None:
+    """Enter the end of a complete verification, the time of the check, and what the next pass begins with."""
     now = datetime.now(UTC)
-    build: Any = postgresql.insert if primary.postgresql else sqlite.insert
-    checked = build(discrepancy_checks).values(entity_type=entity_type, last_check_at=now)
-    checked = checked.on_conflict_do_update(index_elements=["entity_type"], set_={"last_check_at": now})
-    with primary.writing() as connection:
-        connection.execute(checked)
-        connection.execute(_ended(run_id, "succeeded", result, now))
+    build: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    known = {"last_check_at": now} | ({} if watermark is None else {"watermark": watermark})
+    checked = build(discrepancy_checks).values(entity_type=entity_type, **known)
+    connection.execute(checked.on_conflict_do_update(index_elements=["entity_type"], set_=known))
+    connection.execute(_ended(run_id, "succeeded", result, now))
 
 
 def fail(primary: Side, run_id: str, error: BaseException) -> None:

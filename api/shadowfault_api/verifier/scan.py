@@ -6,6 +6,7 @@ row of either store is in exactly one of them, and two rows that differ make two
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
@@ -16,9 +17,10 @@ from shadowfault_api.verifier.stores import Key, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from shadowfault_api.verifier.pace import Pace
-    from shadowfault_api.verifier.stores import Store
+    from shadowfault_api.verifier.stores import Changed, Store
 
 _PARTS: Final = 16
 
@@ -76,14 +78,18 @@ class Scanner:
         here, there = self._lanes.both(lambda store: store.prints_of(keys))
         return [key for key in keys if here.get(key) != there.get(key)]
 
-    def changed(self, since: Callable[[Store, Key | None], list[Key]]) -> Iterator[list[Key]]:
-        """Read keys page by page from each side, by a function of a store and the key to go on after."""
+    def changed(self, since: datetime) -> Iterator[list[Key]]:
+        """Read the keys of rows that say that they changed at `since` or later, of both sides, by pages."""
         for store in (self._lanes.primary.store, self._lanes.shadow.store):
-            after: Key | None = None
-            while keys := since(store, after):
-                self._rest(0.0)
-                yield keys
-                after = keys[-1]
+            after: Changed | None = None
+            while True:
+                began = time.monotonic()
+                page = store.changed(since, after, self.leaf)
+                if not page:
+                    break
+                yield [row.key for row in page]
+                self._rest(self._pace.pause(len(page), time.monotonic() - began))
+                after = page[-1]
 
     def _digested(self, span: Span) -> Chunk:
         return Chunk(span, *self._lanes.both(lambda store: store.digest(span)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from shadowfault_api.verifier.ledger import changes
@@ -16,7 +18,7 @@ def found(kind: DiscrepancyType = MISSING, cause: str = "injected") -> Found:
 
 
 def known(kind: DiscrepancyType = MISSING, cause: str = "injected") -> dict[str, Open]:
-    return {"k": Open("row", "k", kind.value, cause)}
+    return {"k": Open("row", "k", kind.value, cause, datetime(2026, 1, 1, tzinfo=UTC))}
 
 
 def test_unknown_is_new() -> None:

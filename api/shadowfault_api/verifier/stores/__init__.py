@@ -24,6 +24,13 @@ class Span(NamedTuple):
     upto: Key | None = None
 
 
+class Changed(NamedTuple):
+    """A row that says when it changed: `at` is that instant as its store writes it, exactly."""
+
+    at: str
+    key: Key
+
+
 class Digest(NamedTuple):
     """Living rows of a span: how many, and the sum of their digests modulo 2^64."""
 
@@ -70,8 +77,12 @@ class Store(Protocol):
     def prints_of(self, keys: Sequence[Key]) -> dict[Key, int]:
         """Digest each living row of some keys by itself."""
 
-    def changed(self, since: datetime, after: Key | None, limit: int) -> list[Key]:
-        """Read the keys above `after` whose rows say that they changed, ascending; tombstones too."""
+    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
+        """Read rows that say that they changed at `since` or later, tombstones too.
+
+        In the order of that instant and the key, and only those beyond `after`: by an index over both, a page
+        costs what it holds, however large the table is. A row that changes meanwhile moves to a later page.
+        """
 
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """Read some rows, tombstones too, within a snapshot of the caller."""

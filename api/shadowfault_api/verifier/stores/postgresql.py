@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shadowfault_api.verifier.canonical import WRAP
 from shadowfault_api.verifier.errors import SchemaError, UnprovenError
-from shadowfault_api.verifier.stores import Digest, Key, Method, Row, Span
+from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span
 from shadowfault_api.verifier.tables import Kind
 
 if TYPE_CHECKING:
@@ -118,16 +118,21 @@ class PostgresqlStore:
         where, bound = self._among(keys)
         return self._prints(where, bound)
 
-    def changed(self, since: datetime, after: Key | None, limit: int) -> list[Key]:
+    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
         """See `Store`."""
         if self.spec.changed_at is None:
             return []
-        where, bound = self._within(Span(after))
+        at = f"scanned.{quoted(self.spec.changed_at)}"
+        where, bound = f"{at} >= %(since)s", {"since": since, "limit": limit}
+        if after is not None:
+            bound = {"at": after.at, "limit": limit, **self._bound("after", after.key)}
+            values = ", ".join(["CAST(%(at)s AS timestamptz)", *self._values("after")])
+            where = f"({', '.join([at, *self._order()])}) > ({values})"
         query = (
-            f"SELECT {self._keys} FROM {self._source} WHERE {quoted(self.spec.changed_at)} >= %(since)s "  # noqa: S608 - quoted names
-            f"AND {where} ORDER BY {', '.join(self._order())} LIMIT %(limit)s"
+            f"SELECT {at}::text, {self._keys} FROM {self._source} WHERE {where} "  # noqa: S608 - quoted names
+            f"ORDER BY {', '.join([at, *self._order()])} LIMIT %(limit)s"
         )
-        return [tuple(row) for row in self._fetch(query, {**bound, "since": since, "limit": limit})]
+        return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, bound)]
 
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""
@@ -192,12 +197,18 @@ class PostgresqlStore:
         for name, sign, key in (("after", ">", span.after), ("upto", "<=", span.upto)):
             if key is None:
                 continue
-            bound |= {f"{name}{place}": value for place, value in enumerate(key)}
-            values = [
-                f"CAST(%({name}{place})s AS {column.sql_type})" for place, column in enumerate(self.spec.key)
-            ]
-            tests.append(f"({', '.join(self._order())}) {sign} ({', '.join(values)})")
+            bound |= self._bound(name, key)
+            tests.append(f"({', '.join(self._order())}) {sign} ({', '.join(self._values(name))})")
         return " AND ".join(tests) or "true", bound
+
+    def _values(self, name: str) -> list[str]:
+        """Give the placeholders of a key."""
+        return [f"CAST(%({name}{place})s AS {column.sql_type})" for place, column in enumerate(self.spec.key)]
+
+    @staticmethod
+    def _bound(name: str, key: Key) -> dict[str, object]:
+        """Give what those stand for."""
+        return {f"{name}{place}": value for place, value in enumerate(key)}
 
     def _among(self, keys: Sequence[Key]) -> tuple[str, dict[str, object]]:
         bound: dict[str, object] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shadowfault_api.verifier.canonical import WRAP, canonical, row_print
 from shadowfault_api.verifier.errors import UnprovenError
-from shadowfault_api.verifier.stores import Digest, Key, Method, Row, Span
+from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,17 +70,22 @@ class SqliteStore:
             prints |= self._prints(*self._among(keys[start : start + _KEYS_AT_ONCE]))
         return prints
 
-    def changed(self, since: datetime, after: Key | None, limit: int) -> list[Key]:
+    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
         """See `Store`."""
         if self.spec.changed_at is None:
             return []
-        where, bound = self._within(Span(after))
+        at = _quoted(self.spec.changed_at)
+        if after is None:
+            where = f"{at} >= ?"
+            bound: list[object] = [since.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")]
+        else:
+            where = f"({at}, {self._order}) > ({', '.join('?' * (1 + len(after.key)))})"
+            bound = [after.at, *after.key]
         query = (
-            f"SELECT {self._keys} FROM {self._table} WHERE {_quoted(self.spec.changed_at)} >= ? AND {where} "  # noqa: S608 - quoted names
-            f"ORDER BY {self._order} LIMIT ?"
+            f"SELECT {at}, {self._keys} FROM {self._table} WHERE {where} "  # noqa: S608 - quoted names
+            f"ORDER BY {at}, {self._order} LIMIT ?"
         )
-        moment = since.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-        return [tuple(row) for row in self._fetch(query, [moment, *bound, limit])]
+        return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, [*bound, limit])]
 
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""

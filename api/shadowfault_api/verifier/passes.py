@@ -1,0 +1,335 @@
+"""One pass over the stores: which rows it looks at, in which order, and what is stored on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from shadowfault_api.verifier import sweep_store
+from shadowfault_api.verifier.clock import Clock
+from shadowfault_api.verifier.errors import VerificationError
+from shadowfault_api.verifier.examine import Examiner
+from shadowfault_api.verifier.options import Mode
+from shadowfault_api.verifier.progress import Standing
+from shadowfault_api.verifier.readers import PrimaryReader, ShadowReader
+from shadowfault_api.verifier.recorder import Recorder
+from shadowfault_api.verifier.report import SweepNote, VerifierReport
+from shadowfault_api.verifier.scan import Scanner
+from shadowfault_api.verifier.settle import Settler, names
+from shadowfault_api.verifier.stopping import rest
+from shadowfault_api.verifier.stores import Key, Span
+from shadowfault_api.verifier.stores.opening import open_stores
+from shadowfault_api.verifier.sweep import Tally, rows_due
+from shadowfault_api.verifier.tables import LISTINGS, SHADOW_LISTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from shadowfault_api.verifier.course import Chunk
+    from shadowfault_api.verifier.model import Entity
+    from shadowfault_api.verifier.options import VerifierOptions
+    from shadowfault_api.verifier.side import Side
+    from shadowfault_api.verifier.stores import Store
+    from shadowfault_api.verifier.sweep import Part, Sweep
+
+_log: Final = structlog.get_logger("shadowfault.verifier")
+# A cursor is stored this often: what a run that is killed has to do again.
+_SAVE_EVERY_SECONDS: Final = 1.0
+# Keys an incremental pass remembers, so as not to look twice at a row that changed on both sides.
+_REMEMBERED_KEYS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass leaves: its report, and what the next incremental one begins with, where it knows."""
+
+    report: VerifierReport
+    watermark: datetime | None
+
+
+class Pass:
+    """One run's look at the stores. The caller holds the verifier's lock."""
+
+    def __init__(
+        self, primary: Side, shadow: Side, entity: Entity, run_id: str, options: VerifierOptions
+    ) -> None:
+        here, there, _ = open_stores(
+            (primary, LISTINGS), (shadow, SHADOW_LISTINGS), portable=options.portable
+        )
+        self.clock = Clock.of(primary)
+        self.started_at = self.clock.now()
+        self._primary = primary
+        self._stores = (here, there)
+        self._recorder = Recorder(primary, entity.entity_type, run_id, self.clock.now)
+        examiner = Examiner(PrimaryReader(primary, entity, here), ShadowReader(shadow, entity, there), entity)
+        self._settler = Settler(examiner, self._recorder, entity, run_id)
+        self._entity = entity
+        self._run_id = run_id
+        self._options = options
+
+    def run(self) -> Outcome:
+        """Make the pass that the options ask for.
+
+        Raises:
+            VerificationError: it did not come to its end; how far it came is stored.
+        """
+        if self._options.incremental:
+            with self._primary.snapshot() as connection:
+                since = sweep_store.watermark(connection, self._entity.entity_type)
+            if since is not None:
+                return self._incremental(since)
+        return self._full()
+
+    def estimate(self) -> int:
+        """Tell roughly how many rows there are, by the side that has more."""
+        return max(store.estimate() for store in self._stores)
+
+    def cut(self, parts: int, estimated: int) -> list[Span | None]:
+        """Cut the keys into parts of about as many rows; None for those too few rows leave without any."""
+        store = max(self._stores, key=lambda one: one.estimate())
+        return list(_cut(store, parts, math.ceil(estimated / parts)))
+
+    def next_watermark(self) -> datetime:
+        """Tell what the next incremental pass may begin with; ask before anything is looked at."""
+        with self._primary.snapshot() as connection:
+            return sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
+
+    def go_through(
+        self, sweep: Sweep, parts: list[Part], quota: int | None, counted_since: datetime
+    ) -> Tally:
+        """Look at the rows of some parts of a sweep, from their cursors on; returns what this run counted.
+
+        Args:
+            quota: rows after which it is enough; None looks at all that are left.
+            counted_since: discrepancies seen since then are in the count already.
+        """
+        done = Tally()
+        # The share of the estimate that these parts are.
+        estimated = sum(max(0, sweep.estimated // len(sweep.parts) - part.tally.rows) for part in parts)
+        began = time.monotonic()
+        with (
+            self._scanner(quota) as scanner,
+            self._options.progress(self._run_id) as tell,
+            self._journal(sweep, parts) as stored,
+        ):
+            for part in parts:
+                for chunk, tally in self._settled(scanner, part.rest, counted_since):
+                    part.advance(chunk.span.upto, tally)
+                    done.add(tally)
+                    stored(chunk.differs)
+                    tell(Standing(done.rows, quota or estimated, time.monotonic() - began))
+                    if quota is not None and done.rows >= quota:
+                        return done
+        return done
+
+    def _settled(
+        self, scanner: Scanner, span: Span, counted_since: datetime
+    ) -> Iterator[tuple[Chunk, Tally]]:
+        """Look at the rows of a span chunk by chunk, and settle what differs."""
+        mark = time.monotonic()
+        for chunk in scanner.chunks(span):
+            tally = Tally(primary=chunk.primary.rows, shadow=chunk.shadow.rows, rows=chunk.rows)
+            if chunk.differs:
+                for keys in scanner.differing(chunk):
+                    tally.add(self._settler.settle(names(keys), counted_since))
+            now = time.monotonic()
+            tally.scan_seconds, mark = now - mark - tally.recheck_seconds, now
+            yield chunk, tally
+
+    def finish(self, sweep: Sweep) -> None:
+        """Enter the end of a sweep that is through."""
+        with self._primary.writing() as connection:
+            sweep_store.finish(connection, sweep, self.clock.now())
+
+    def report(  # noqa: PLR0913 - by name
+        self,
+        mode: Mode,
+        sweep: SweepNote,
+        tally: Tally,
+        *,
+        started_at: datetime,
+        counted_since: datetime,
+        changed_keys: int | None = None,
+    ) -> VerifierReport:
+        """Settle what is on record and was not met, count what is open, and report."""
+        tally.add(
+            self._settler.settle_known(
+                started_at, counted_since, self._options.chunk_size, lambda: self._rest(0.0)
+            )
+        )
+        left = self._recorder.count_open()
+        return VerifierReport(
+            run_id=self._run_id,
+            entity_type=self._entity.entity_type,
+            mode=mode,
+            sweep=sweep,
+            changed_keys=changed_keys,
+            started_at=started_at,
+            finished_at=self.clock.now(),
+            scanned_primary=tally.primary,
+            scanned_shadow=tally.shadow,
+            in_flight=tally.in_flight,
+            new=tally.new,
+            persisting=tally.persisting,
+            resolved=tally.resolved,
+            open=left.total,
+            unexplained=left.unexplained,
+            by_type=left.by_type,
+            by_cause=left.by_cause,
+            scan_seconds=tally.scan_seconds,
+            recheck_seconds=tally.recheck_seconds,
+        )
+
+    def _full(self) -> Outcome:
+        # A first pass that is asked to be incremental goes on where it stopped: a big table may take several.
+        resuming = self._options.resume or self._options.incremental
+        sweep, resumed = self._sweep(resuming=resuming)
+        if self._options.resume:
+            _log.info(
+                "sweep_resumed" if resumed else "no_sweep_to_resume",
+                run_id=self._run_id,
+                sweep_id=sweep.id,
+                rows=sweep.tally.rows,
+                estimated_rows=sweep.estimated,
+            )
+        self.go_through(sweep, list(sweep.left), None, sweep.started_at)
+        self.finish(sweep)
+        report = self.report(
+            Mode.FULL,
+            SweepNote.of(sweep, resumed=resumed),
+            sweep.tally,
+            started_at=self.started_at,
+            counted_since=sweep.started_at,
+        )
+        return Outcome(report, None)
+
+    def _incremental(self, since: datetime) -> Outcome:
+        watermark = self.next_watermark()
+        tally, changed = self._changed(since)
+        sweep, resumed = self._sweep(resuming=True)
+        quota = rows_due(sweep, self.started_at, self._options.full_every)
+        tally.add(self.go_through(sweep, list(sweep.left), quota, self.started_at))
+        if sweep.through:
+            self.finish(sweep)
+            self._begin()  # at once, so that it is through in time
+        report = self.report(
+            Mode.INCREMENTAL,
+            SweepNote.of(sweep, resumed=resumed),
+            tally,
+            started_at=self.started_at,
+            counted_since=self.started_at,
+            changed_keys=changed,
+        )
+        return Outcome(report, watermark)
+
+    def _sweep(self, *, resuming: bool) -> tuple[Sweep, bool]:
+        """Take up the sweep that is going on, or begin one; returns whether it was taken up."""
+        if resuming:
+            with self._primary.snapshot() as connection:
+                sweep = sweep_store.going_on(connection, self._entity.entity_type)
+            if sweep is not None:
+                estimated = self.estimate()
+                with self._primary.writing() as connection:
+                    sweep_store.adopt(connection, sweep, self._run_id, estimated, self._due(sweep.started_at))
+                return sweep, True
+        return self._begin(), False
+
+    def _begin(self) -> Sweep:
+        estimated, now = self.estimate(), self.clock.now()
+        with self._primary.writing() as connection:
+            return sweep_store.begin(
+                connection,
+                self._entity.entity_type,
+                self._run_id,
+                [Span()],
+                started_at=now,
+                watermark=sweep_store.next_watermark(connection, self._entity.entity_type, now),
+                estimated=estimated,
+                due_at=self._due(now),
+            )
+
+    def _due(self, started_at: datetime) -> datetime | None:
+        return started_at + self._options.full_every if self._options.incremental else None
+
+    def _changed(self, since: datetime) -> tuple[Tally, int]:
+        """Look at the keys that say they changed, and at those whose shadow write failed."""
+        tally, looked_at = Tally(), 0
+        seen: set[Key] = set()
+        mark = time.monotonic()
+        with self._scanner(None) as scanner:
+            for page in self._candidates(scanner, since):
+                keys = [key for key in page if key not in seen]
+                if len(seen) < _REMEMBERED_KEYS:
+                    seen.update(keys)
+                looked_at += len(keys)
+                suspects = scanner.differing_of(keys) if keys else []
+                if suspects:
+                    tally.add(self._settler.settle(names(suspects), self.started_at))
+        tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
+        return tally, looked_at
+
+    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[list[Key]]:
+        yield from scanner.changed(since - self._options.overlap)
+        after = 0
+        while True:
+            with self._primary.snapshot() as connection:
+                rows = sweep_store.failed_keys(
+                    connection, self._entity.entity_type, after, self._options.chunk_size
+                )
+            if not rows:
+                return
+            yield list(dict.fromkeys((row.entity_id,) for row in rows))
+            after = rows[-1].id
+            self._rest(0.0)
+
+    @contextmanager
+    def _scanner(self, quota: int | None) -> Iterator[Scanner]:
+        pace = self._options.pace
+        if quota is not None:  # not more at a time than it is to look at
+            pace = replace(pace, first=min(pace.first, quota), most=min(pace.most, max(quota, pace.least)))
+        with Scanner.opened(*self._stores, pace, leaf=self._options.chunk_size, rest=self._rest) as scanner:
+            yield scanner
+
+    @contextmanager
+    def _journal(self, sweep: Sweep, parts: list[Part]) -> Iterator[Callable[[bool], None]]:
+        """Give what stores the cursors: about once a second, at once if told so, and however it ends."""
+        saved = time.monotonic()
+
+        def save() -> None:
+            with self._primary.writing() as connection:
+                sweep_store.save(connection, sweep.id, parts, self.clock.now())
+
+        def moved(urgent: bool) -> None:
+            nonlocal saved
+            if urgent or time.monotonic() - saved >= _SAVE_EVERY_SECONDS:
+                save()
+                saved = time.monotonic()
+
+        try:
+            yield moved
+        except BaseException:
+            with suppress(VerificationError):  # the primary is away: the cursor stays where it was stored
+                save()
+            raise
+        save()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, and end the run where the caller asks for it."""
+        rest(seconds, self._options.stopping, "the verification was stopped before its end")
+
+
+def _cut(store: Store, parts: int, rows: int) -> Iterator[Span | None]:
+    after: Key | None = None
+    for number in range(1, parts + 1):
+        edge = store.boundary(Span(after), rows) if number < parts and rows else None
+        yield Span(after, edge)
+        if edge is None:
+            yield from [None] * (parts - number)
+            return
+        after = edge
