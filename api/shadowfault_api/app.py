@@ -63,7 +63,8 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
     sealing = Sealing.from_settings(settings)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        resources: Resources = app.state.resources
         await _migrate_primary(settings)
         await resources.tally.start()
         await resources.writer.start()

@@ -68,11 +68,12 @@ def serve() -> int:
     except KeyFileError as error:
         sys.stderr.write(f"EVIDENCE_SIGNING_KEY_FILE: {error}\n")
         return EXIT_MALFORMED
-    _run(app, settings)
+    run(app, settings)
     return 0
 
 
-def _run(app: FastAPI, settings: Settings) -> None:
+def run(app: FastAPI, settings: Settings) -> None:
+    """Serve an app until told to end by a signal."""
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -83,6 +83,17 @@ class Bench:
         ratios = tuple(a / b for a, b in pairs)
         return self._add(Figure(self.name, name, statistics.median(ratios), "x", ratios, bound))
 
+    def paired(
+        self, name: str, both: Callable[[], tuple[float, float]], bound: Bound | None = None
+    ) -> Figure:
+        """Report the median of first / second, where one callable measures both, by turns of its own."""
+        ratios: list[float] = []
+        for number in range(self.rounds):
+            a, b = both()
+            ratios.append(a / b)
+            self.say(f"{name}: round {number + 1} of {self.rounds}: {a:.4g} / {b:.4g} = {a / b:.3f}")
+        return self._add(Figure(self.name, name, statistics.median(ratios), "x", tuple(ratios), bound))
+
     def figure(self, name: str, samples: list[float], unit: str, bound: Bound | None = None) -> Figure:
         """Report the median of values measured by the benchmark itself."""
         return self._add(Figure(self.name, name, statistics.median(samples), unit, tuple(samples), bound))

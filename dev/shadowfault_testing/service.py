@@ -208,8 +208,13 @@ class ServiceProcess:
         self.process.wait()
 
 
-def launch_service(log: Path, variables: Mapping[str, str]) -> ServiceProcess:
-    """Start `python -m shadowfault_api` with these variables on a free port; its folder is that of `log`."""
+def launch_service(
+    log: Path, variables: Mapping[str, str], *, module: str = "shadowfault_api"
+) -> ServiceProcess:
+    """Start `python -m MODULE` with these variables on a free port; its folder is that of `log`.
+
+    A variable of `FAST` that is given as "" has its default, as in a deployment.
+    """
     environment = {
         "PATH": os.environ["PATH"],
         "PORT": "0",
@@ -217,8 +222,8 @@ def launch_service(log: Path, variables: Mapping[str, str]) -> ServiceProcess:
         **variables,
     }
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "shadowfault_api"],
+        process = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-W", "error", "-m", module],
             env=environment,
             cwd=log.parent,
             stdin=subprocess.DEVNULL,

@@ -38,21 +38,24 @@ class Resources:
     tracing: Tracing
 
 
-def resources_of(request: Request) -> Resources:
+# Coroutines, though they wait for nothing: a plain function FastAPI would hand to a thread, for each request.
+
+
+async def resources_of(request: Request) -> Resources:
     """Find the resources of the app that serves this request."""
     return cast("Resources", request.app.state.resources)
 
 
-def client_request_id(request: Request) -> str | None:
+async def client_request_id(request: Request) -> str | None:
     """Find the id the client sent, None where there was none."""
     return client_request_id_of(request.scope)
 
 
-def origin_of(request: Request) -> Origin:
+async def origin_of(request: Request) -> Origin:
     """Say where a write comes from."""
     scope = request.scope
     given = client_request_id_of(scope) is not None
-    held = resources_of(request)
+    held = await resources_of(request)
     return Origin(request_id_of(scope), given, held.writer.claim_seconds(), held.tracing.traceparent())
 
 

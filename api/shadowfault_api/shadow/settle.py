@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
+# Failures told in one go of the event loop.
+_AT_ONCE: Final = 20
 
 
 @dataclass(slots=True)
@@ -69,17 +71,7 @@ class Settler:
         if not self._path.breaker.closed:
             outcome.left.extend(entries)
             return outcome
-        to_write: list[OutboxEntry] = []
-        for entry in entries:
-            # Taken before the decision, so that no fault is dated after the deadline it kept.
-            began, at = time.monotonic(), datetime.now(UTC)
-            failure = self._decide(entry)
-            if failure is None:
-                to_write.append(entry)
-            else:
-                outcome.failed.append(FailedWrite(entry, failure, at))
-                self._observe(entry, time.monotonic() - began, success="false")
-        await self._write(to_write, outcome, begin_before)
+        await self._write(self._decide_about(entries, outcome), outcome, begin_before)
         return outcome
 
     async def record(self, outcome: Outcome) -> None:
@@ -89,18 +81,34 @@ class Settler:
         pause = 0.05
         while True:
             try:
-                self._report(await self._path.outbox.record(outcome.written, outcome.failed))
+                settled = await self._path.outbox.record(outcome.written, outcome.failed)
             except Exception as error:  # noqa: BLE001 - see above
                 _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)
             else:
+                await self._report(settled)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _decide(self, entry: OutboxEntry) -> Failure | None:
+    def _decide_about(self, entries: Sequence[OutboxEntry], outcome: Outcome) -> Sequence[OutboxEntry]:
+        """Ask the injector, where there is one, about each entry; returns those to write."""
         if self._injector is None:
-            return None
-        fault = self._injector.check(
+            return entries
+        to_write: list[OutboxEntry] = []
+        for entry in entries:
+            # Taken before the decision, so that no fault is dated after the deadline it kept.
+            began, at = time.monotonic(), datetime.now(UTC)
+            failure = self._decide(self._injector, entry)
+            if failure is None:
+                to_write.append(entry)
+            else:
+                outcome.failed.append(FailedWrite(entry, failure, at))
+                self._observe([entry], time.monotonic() - began, success="false")
+        return to_write
+
+    @staticmethod
+    def _decide(injector: FaultInjector, entry: OutboxEntry) -> Failure | None:
+        fault = injector.check(
             Surface.SHADOW_WRITE,
             entry.entity_type,
             entry.operation.value,
@@ -135,8 +143,7 @@ class Settler:
                 await self._write(entries[:half], outcome, begin_before)
                 await self._write(entries[half:], outcome, begin_before)
                 return
-        for entry in entries:
-            self._note_failure(outcome, entry, failure, elapsed)
+        self._note_failures(outcome, entries, failure, elapsed)
 
     def _note_answer(
         self,
@@ -147,27 +154,33 @@ class Settler:
     ) -> None:
         self._path.breaker.succeeded()
         late = {entry.id for entry in overtaken}
-        for entry in entries:
-            if entry.id in late:
-                self._note_failure(outcome, entry, Failure(FailureType.SUPERSEDED), seconds)
-            else:
-                outcome.written.append(entry)
-                self._observe(entry, seconds, success="true")
+        made = [entry for entry in entries if entry.id not in late]
+        outcome.written.extend(made)
+        self._observe(made, seconds, success="true")
+        self._note_failures(outcome, overtaken, Failure(FailureType.SUPERSEDED), seconds)
 
-    def _note_failure(self, outcome: Outcome, entry: OutboxEntry, failure: Failure, seconds: float) -> None:
-        outcome.failed.append(FailedWrite(entry, failure))
-        self._observe(entry, seconds, success="false")
+    def _note_failures(
+        self, outcome: Outcome, entries: Sequence[OutboxEntry], failure: Failure, seconds: float
+    ) -> None:
+        outcome.failed.extend(FailedWrite(entry, failure) for entry in entries)
+        self._observe(entries, seconds, success="false")
 
-    def _observe(self, entry: OutboxEntry, seconds: float, *, success: str) -> None:
-        durations = self._metrics.durations.labels(entry.entity_type, entry.operation.value, success)
-        durations.observe(seconds, exemplar(entry.request_id))
+    def _observe(self, entries: Sequence[OutboxEntry], seconds: float, *, success: str) -> None:
+        """Observe one attempt that took the same time for all; a bucket keeps the last exemplar only."""
+        for labels, alike in _by_labels(entries).items():
+            durations = self._metrics.durations.labels(*labels, success)
+            for _ in alike[1:]:
+                durations.observe(seconds)
+            durations.observe(seconds, exemplar(alike[-1].request_id))
 
-    def _report(self, settled: Settled) -> None:
+    async def _report(self, settled: Settled) -> None:
         """Count and log what is on record: metrics, log and evidence tell of the same writes."""
-        for entry in settled.written:
-            self._metrics.successes.labels(entry.entity_type, entry.operation.value).inc()
-        for write in settled.failed:
+        for labels, alike in _by_labels(settled.written).items():
+            self._metrics.successes.labels(*labels).inc(len(alike))
+        for number, write in enumerate(settled.failed, 1):
             self._report_failure(write)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # hundreds of lines at once would hold requests up
 
     def _report_failure(self, write: FailedWrite) -> None:
         entry, failure = write.entry, write.failure
@@ -189,3 +202,10 @@ class Settler:
             error_class=failure.error_class,
             sql_state=failure.sql_state,
         )
+
+
+def _by_labels(entries: Sequence[OutboxEntry]) -> dict[tuple[str, str], list[OutboxEntry]]:
+    groups: dict[tuple[str, str], list[OutboxEntry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.entity_type, entry.operation.value), []).append(entry)
+    return groups

@@ -6,9 +6,22 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Row, Select, delete, func, insert, literal, select, text, update
+from sqlalchemy import (
+    Interval,
+    Row,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shadowfault_api.entities import (
@@ -85,6 +98,18 @@ class Primary:
             await connection.execute(text("SELECT 1"))
 
 
+# Built once: building a statement of this size takes longer than the database takes to run it.
+_INSERT_LISTING: Final = insert(listings).values(
+    {column.name: bindparam(f"listing_{column.name}", type_=column.type) for column in listings.columns}
+)
+_ENQUEUE_SQLITE: Final = insert(outbox).returning(outbox.c.id)
+# The clock of a claim is the database's, see `Primary.now`; the other columns are those of the parameters.
+_ENQUEUE: Final = _ENQUEUE_SQLITE.values(
+    claimed_until=func.now() + cast(bindparam("claim", type_=Interval()), Interval())
+)
+_CREATE: Final = _ENQUEUE.add_cte(_INSERT_LISTING.cte("listing"))
+
+
 class ListingStore:
     """Reads and writes of listings in the primary store."""
 
@@ -96,28 +121,22 @@ class ListingStore:
         now = datetime.now(UTC)
         listing = Listing(new_id(), title, price, 1, now, now)
         row = {
-            "id": listing.id,
-            "title": title,
-            "price": price,
-            "version": 1,
-            "created_at": now,
-            "updated_at": now,
+            "listing_id": listing.id,
+            "listing_title": title,
+            "listing_price": price,
+            "listing_version": 1,
+            "listing_created_at": now,
+            "listing_updated_at": now,
         }
         values = self._outbox_values(listing, Operation.CREATE, now, origin)
         if self._primary.postgresql:
             # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
-            both = (
-                insert(outbox)
-                .values(values)
-                .add_cte(insert(listings).values(row).cte("listing"))
-                .returning(outbox.c.id)
-            )
             async with self._primary.autocommit.connect() as connection:
-                outbox_id = (await connection.execute(both)).scalar_one()
+                outbox_id = (await connection.execute(_CREATE, {**row, **values})).scalar_one()
         else:
             async with self._primary.writing() as connection:
-                await connection.execute(insert(listings).values(row))
-                outbox_id = await _enqueue(connection, values)
+                await connection.execute(_INSERT_LISTING, row)
+                outbox_id = await self._enqueue(connection, values)
         return listing, _entry(outbox_id, values)
 
     async def get(self, listing_id: str) -> Listing | None:
@@ -152,7 +171,7 @@ class ListingStore:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=1)
             values = self._outbox_values(listing, Operation.UPDATE, now, origin)
-            outbox_id = await _enqueue(connection, values)
+            outbox_id = await self._enqueue(connection, values)
         return listing, _entry(outbox_id, values)
 
     async def delete(
@@ -170,7 +189,7 @@ class ListingStore:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=0)
             values = self._outbox_values(listing, Operation.DELETE, now, origin)
-            outbox_id = await _enqueue(connection, values)
+            outbox_id = await self._enqueue(connection, values)
         return _entry(outbox_id, values)
 
     async def exists(self, listing_id: str) -> bool:
@@ -216,11 +235,16 @@ class ListingStore:
             raise NotFoundError(listing_id)
         return row.views or 0
 
+    async def _enqueue(self, connection: AsyncConnection, values: dict[str, Any]) -> int:
+        statement = _ENQUEUE if self._primary.postgresql else _ENQUEUE_SQLITE
+        outbox_id: int = (await connection.execute(statement, values)).scalar_one()
+        return outbox_id
+
     def _outbox_values(
         self, listing: Listing, operation: Operation, now: datetime, origin: Origin
     ) -> dict[str, Any]:
+        """Build the parameters of the statement that enqueues."""
         deleting = operation is Operation.DELETE
-        claimed = None if origin.claim_seconds is None else self._primary.now(origin.claim_seconds)
         return {
             "entity_type": LISTING,
             "entity_id": listing.id,
@@ -230,9 +254,14 @@ class ListingStore:
             "request_id": origin.request_id,
             "request_id_given": origin.request_id_given,
             "created_at": now,
-            "claimed_until": claimed,
             "traceparent": origin.traceparent,
+            **self._claim(origin.claim_seconds),
         }
+
+    def _claim(self, seconds: float | None) -> dict[str, Any]:
+        if self._primary.postgresql:
+            return {"claim": None if seconds is None else timedelta(seconds=seconds)}
+        return {"claimed_until": None if seconds is None else self._primary.now(seconds)}
 
 
 def page_query(after: str | None, limit: int) -> Select[Any]:
@@ -254,12 +283,6 @@ def _expect(row: Row[Any] | None, expected_version: int | None, *, written: int)
     if expected_version is not None and listing.version - written != expected_version:
         raise VersionConflictError
     return listing
-
-
-async def _enqueue(connection: AsyncConnection, values: dict[str, Any]) -> int:
-    result = await connection.execute(insert(outbox).values(values).returning(outbox.c.id))
-    outbox_id: int = result.scalar_one()
-    return outbox_id
 
 
 def _entry(outbox_id: int, values: dict[str, Any]) -> OutboxEntry:

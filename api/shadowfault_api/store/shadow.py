@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, select
+from sqlalchemy import URL, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shadowfault_api.entities import Listing, OutboxEntry, shadow_row
@@ -17,7 +17,31 @@ from shadowfault_api.store.urls import read_only
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+_COLUMNS: Final = tuple(column.name for column in shadow_listings.columns)
+
+
+def _guarded(insert: Any) -> Any:  # noqa: ANN401 - the dialects' Insert share no type with the method
+    """Make an upsert of an insert that only goes forward, and returns the keys it wrote."""
+    return insert.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: insert.excluded[name] for name in _COLUMNS if name != "id"},
+        where=shadow_listings.c.version < insert.excluded.version,
+    ).returning(shadow_listings.c.id)
+
+
+def _batch() -> Any:  # noqa: ANN401 - SELECT from an array for each column
+    arrays = [
+        bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in shadow_listings.columns
+    ]
+    rows = func.unnest(*arrays).table_valued(*_COLUMNS).render_derived(name="batch")
+    return select(*rows.c)
+
+
+_UPSERT_SQLITE: Final = _guarded(sqlite.insert(shadow_listings))
+_UPSERT_BATCH: Final = _guarded(postgresql.insert(shadow_listings).from_select(_COLUMNS, _batch()))
 
 
 class DeletedError(Exception):
@@ -33,7 +57,7 @@ class Shadow:
         self._reader = read_only(engine)
         self._migrate_timeout = migrate_timeout_seconds
         self._migration: asyncio.Task[None] | None = None
-        self._upsert = _upsert_statement(engine.dialect.name)
+        self._postgresql = engine.dialect.name == "postgresql"
 
     async def prepare(self) -> None:
         """Bring the shadow to the newest schema once; later calls only ask it for an answer."""
@@ -61,10 +85,9 @@ class Shadow:
                 newest[entry.entity_id] = entry
         # In the order of keys, so that two replicas cannot wait for each other.
         rows = [shadow_row(newest[key]) for key in sorted(newest)]
-        async with self._engine.begin() as connection:
-            written = set((await connection.execute(self._upsert, rows)).scalars())
-            refused = newest.keys() - written
-            held = await _versions(connection, refused) if refused else {}
+        written = await self._upsert(rows)
+        refused = newest.keys() - written
+        held = await self._versions(refused) if refused else {}
         # At the same version it is the same write, made by an attempt whose outcome nobody recorded.
         return [entry for entry in entries if held.get(entry.entity_id, 0) > newest[entry.entity_id].version]
 
@@ -96,6 +119,21 @@ class Shadow:
         async with self._reader.connect() as connection:
             return [listing_from(row) for row in (await connection.execute(query)).all()]
 
+    async def _upsert(self, rows: Sequence[dict[str, Any]]) -> set[str]:
+        """Upsert all rows or, on an error, none; returns the keys that were behind."""
+        if self._postgresql:
+            # One statement is its own transaction: one round trip, and one to plan, for a whole batch.
+            columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+            async with self._reader.connect() as connection:
+                return set((await connection.execute(_UPSERT_BATCH, columns)).scalars())
+        async with self._engine.begin() as connection:
+            return set((await connection.execute(_UPSERT_SQLITE, rows)).scalars())
+
+    async def _versions(self, keys: Collection[str]) -> dict[str, int]:
+        query = select(shadow_listings.c.id, shadow_listings.c.version).where(shadow_listings.c.id.in_(keys))
+        async with self._reader.connect() as connection:
+            return {row.id: row.version for row in await connection.execute(query)}
+
     async def close(self) -> None:
         """Let go of all connections."""
         if self._migration is not None and not self._migration.done():
@@ -103,21 +141,5 @@ class Shadow:
         await self._engine.dispose()
 
 
-async def _versions(connection: AsyncConnection, keys: Collection[str]) -> dict[str, int]:
-    query = select(shadow_listings.c.id, shadow_listings.c.version).where(shadow_listings.c.id.in_(keys))
-    return {row.id: row.version for row in await connection.execute(query)}
-
-
 def _failed(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
-
-
-def _upsert_statement(dialect: str) -> Any:  # noqa: ANN401 - the two dialects' Insert share no type with the method
-    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(shadow_listings)
-    columns = [column.name for column in shadow_listings.columns if column.name != "id"]
-    return statement.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: statement.excluded[name] for name in columns},
-        where=shadow_listings.c.version < statement.excluded.version,
-    ).returning(shadow_listings.c.id)
