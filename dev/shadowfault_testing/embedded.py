@@ -31,10 +31,11 @@ def right_now() -> datetime:
 class EmbeddedOperator:
     """Serves `namespaces` through the API at `url`. A context manager that kills it at the end.
 
+    It sees to schedules only where asked to, and to experiments unless asked not to.
     A kill is one at a request boundary if nothing passes to the API server from then on (Interposer.cut).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as a test may want otherwise
         self,
         url: str,
         *namespaces: str,
@@ -42,6 +43,7 @@ class EmbeddedOperator:
         workers: int = 1,
         resync_seconds: float = 300.0,
         schedules: bool = False,
+        experiments: bool = True,
     ) -> None:
         self._connection = kopf.ConnectionInfo(server=url, token="none")  # noqa: S106 - the interposer has the real one
         self._settings = Settings(
@@ -49,6 +51,7 @@ class EmbeddedOperator:
         )
         self._now = now
         self._schedules = schedules
+        self._experiments = experiments
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="operator", daemon=True)
@@ -96,6 +99,7 @@ class EmbeddedOperator:
 
     async def _work(self, parts: Assembly) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(parts.controller.run())
+            if self._experiments:
+                group.create_task(parts.controller.run())
             if self._schedules:
                 group.create_task(parts.schedules.run())

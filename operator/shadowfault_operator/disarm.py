@@ -7,13 +7,15 @@ restored Deployment is the guarantee, this is the quick way there.
 from __future__ import annotations
 
 import asyncio
+import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import structlog
 
 from shadowfault_operator.errors import ApiError, UnavailableError
-from shadowfault_operator.podhttp import PodHttp
+from shadowfault_operator.podhttp import PodHttp, TooLargeError, bounded
 
 if TYPE_CHECKING:
     from shadowfault_operator.metrics import Metrics
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 _TOTAL_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 0.5
+_LARGEST_ANSWER: Final = 4 * 1024
 
 
 class HttpDisarmer:
@@ -62,11 +65,21 @@ class HttpDisarmer:
             async with self._http.request(
                 "POST", pod, port, "/chaos/disarm", json={"experimentUid": experiment_uid}
             ) as response:
-                answer = await response.json() if response.status == 200 else {}
-                result = "disarmed" if answer.get("disarmed") is True else "declined"
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+                result = "disarmed" if await _disarmed(response) else "declined"
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             result = "unreachable"
             _log.info(
                 "pod not disarmed; its rollout or its deadline will", pod=pod.name, error=type(error).__name__
             )
         self._metrics.disarms.labels(result).inc()
+
+
+async def _disarmed(response: aiohttp.ClientResponse) -> bool:
+    """Whether the pod says that it has stopped; what is too long or makes no sense says nothing."""
+    if response.status != HTTPStatus.OK:
+        return False
+    try:
+        answer = json.loads(await bounded(response.content, _LARGEST_ANSWER))
+    except (TooLargeError, ValueError, RecursionError):
+        return False
+    return isinstance(answer, dict) and answer.get("disarmed") is True

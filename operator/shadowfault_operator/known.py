@@ -41,6 +41,8 @@ class Known:
     def __init__(self) -> None:
         self._seen: dict[Key, _Seen] = {}
         self._by_target: defaultdict[Key, set[Key]] = defaultdict(set)
+        # Those that run and whose own object asks for the end, whole; until a pass takes them.
+        self._ending: dict[Key, Experiment] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -72,6 +74,8 @@ class Known:
         )
         if target is not None:
             self._by_target[target].add(experiment.key)
+        if _asks_to_end(experiment):
+            self._ending[experiment.key] = experiment
         return True
 
     def forget(self, key: Key, uid: str | None = None) -> None:
@@ -80,6 +84,7 @@ class Known:
         if seen is None or (uid is not None and seen.uid != uid):
             return
         del self._seen[key]
+        self._ending.pop(key, None)
         if seen.target is None:
             return
         others = self._by_target[seen.target]
@@ -118,6 +123,10 @@ class Known:
         seen = self._seen.get(key)
         return (None, None) if seen is None else (seen.target, seen.phase)
 
+    def take_ending(self, key: Key) -> Experiment | None:
+        """The newest version seen, where it runs and asks for its end; given away once."""
+        return self._ending.pop(key, None)
+
     def settled(self, key: Key) -> bool:
         """Whether nothing more is to be done with it, as far as is known."""
         seen = self._seen.get(key)
@@ -147,6 +156,13 @@ class Known:
             if seen.expires_at is not None and not (seen.phase or Phase.PENDING).final
         )
         return max(0.0, max(passed, default=0.0))
+
+
+def _asks_to_end(experiment: Experiment) -> bool:
+    """Whether a run is over by its own object, whatever its target and the time."""
+    status, spec = experiment.status, experiment.spec
+    asks = experiment.deleting or (isinstance(spec, Spec) and spec.suspend)
+    return asks and status.phase is Phase.RUNNING and status.injection is not None
 
 
 def _since(experiment: Experiment) -> datetime:

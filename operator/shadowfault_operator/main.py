@@ -149,7 +149,10 @@ def assemble(settings: Settings, client: ApiClient, now: Callable[[], datetime])
     )
     client.forbidden = permissions.refused
     schedules = Schedules(
-        KubeSchedules(client, settings.namespaces), now, resync_seconds=settings.resync_seconds
+        KubeSchedules(client, settings.namespaces),
+        metrics.schedules,
+        now,
+        resync_seconds=settings.resync_seconds,
     )
     return Assembly(
         client,

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from shadowfault_operator.halt import UNKNOWN
 from shadowfault_operator.model import Phase
+from shadowfault_operator.schedule_metrics import ScheduleMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -126,6 +127,8 @@ class Metrics:
             ["error"],
             registry=self.registry,
         )
+
+        self.schedules = ScheduleMetrics(self.registry)
 
     def show_unmanaged(self, targets: Iterable[Key]) -> None:
         """Show these and no others."""

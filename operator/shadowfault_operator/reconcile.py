@@ -32,7 +32,7 @@ from shadowfault_operator.known import target_key
 from shadowfault_operator.model import Experiment, Key, Phase
 from shadowfault_operator.nets import Objection
 from shadowfault_operator.reasons import Reason
-from shadowfault_operator.view import View
+from shadowfault_operator.view import View, ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,8 @@ class Reconciler:
                 self._echoes.end(key)
 
     async def _pass(self, key: Key) -> datetime | None:
-        seen = await self._look(key)
+        told = self._known.take_ending(key)
+        seen = await self._look(key) if told is None else ahead(told)
         for _ in range(_MOST_STEPS):
             if seen is None:
                 self._known.forget(key)
@@ -267,22 +268,42 @@ class Reconciler:
                 await self._experiments.delete(experiment)
                 return await self._look(experiment.key)
             case Transition():
-                return await self._transition(action, view)
+                return await (self._end_at_once if view.ahead else self._transition)(action, view)
             case Inject():
                 target = await self._targets.inject(self._recorded(experiment), action.overlay)
                 self._metrics.injections.inc()
                 return replace(view, target=target, untouched=False)
             case Restore():
-                self._disarm_once(view, experiment.status)
+                self._disarm_once(view, experiment.status, time.monotonic())
                 target = await self._targets.restore(self._recorded(experiment), action.body)
                 return replace(view, target=target)
             case Rest():
                 return view
 
+    async def _end_at_once(self, action: Transition, view: View) -> View | None:
+        """Store the end that the experiment itself asks for, and read its target beside that.
+
+        The write is refused when the experiment has changed since that was told. The target that is read here
+        is what the next step restores: what is known to run is injected by nobody any more.
+        """
+        key, decided = self._recorded(view.experiment), time.monotonic()
+
+        async def read() -> Target | None:
+            target = await self._targets.get(key)
+            self._disarm_once(replace(view, target=target), action.status, decided)
+            return target
+
+        stored, target = await asyncio.gather(self._transition(action, view), read(), return_exceptions=True)
+        if isinstance(stored, BaseException):
+            raise stored
+        if isinstance(target, BaseException):
+            return await self._look(view.experiment.key)
+        return replace(stored, target=target, ahead=False)
+
     async def _transition(self, action: Transition, view: View) -> View:
         experiment, status = view.experiment, action.status
-        if status.phase is Phase.RECOVERING:
-            self._disarm_once(view, status)
+        if status.phase is Phase.RECOVERING and not view.ahead:
+            self._disarm_once(view, status, time.monotonic())
         # Stored first: in a conflict another has moved it on, and nobody is told what did not happen.
         try:
             written = await self._experiments.set_status(experiment, status)
@@ -306,12 +327,12 @@ class Reconciler:
             self._metrics.verdicts.labels(status.verdict.result.value).inc()
         return self._seen(view, written)
 
-    def _disarm_once(self, view: View, status: Status) -> None:
+    def _disarm_once(self, view: View, status: Status, decided: float) -> None:
         """Tell the pods, at the end of a run and when its recovery is taken up after a restart."""
         experiment = view.experiment
         if experiment.uid in self._ended:
             return
-        self._ended[experiment.uid] = time.monotonic()
+        self._ended[experiment.uid] = decided
         if view.target is not None and status.injection is not None:
             self._disarmer.disarm(
                 experiment.key.namespace, view.target, status.injection.container, experiment.uid

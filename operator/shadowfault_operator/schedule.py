@@ -68,13 +68,11 @@ class Plan:
     """What is to be done now.
 
     `start` is the time of the experiment to be created now, `held` the one that another experiment of the
-    schedule is in the way of, `missed` how many before it are not made up for; `next` the first time yet to
-    come, None while nothing is to be waited for.
+    schedule is in the way of; `next` the first time yet to come, None while nothing is to be waited for.
     """
 
     start: datetime | None = None
     held: datetime | None = None
-    missed: int = 0
     next: datetime | None = None
 
 
@@ -98,7 +96,7 @@ def plan(spec: ScheduleSpec, *, last: datetime | None, created: datetime, now: d
     starting deadline: what was missed is no reason to catch up with chaos.
 
     Args:
-        last: the time that the latest experiment was started for.
+        last: the latest time that was decided: an experiment was started for it, or it was given up.
         created: when the schedule was created; nothing before is owed.
         active: experiments of the schedule that have not ended.
 
@@ -106,9 +104,7 @@ def plan(spec: ScheduleSpec, *, last: datetime | None, created: datetime, now: d
         InvalidScheduleError: no such expression or time zone, or one that is never due.
     """
     deadline = timedelta(seconds=spec.starting_deadline_seconds)
-    # One far ahead is of a clock that was wrong: it must not hold off everything until then.
-    known = last if last is not None and last <= now + deadline else created
-    since = max(known, now - deadline)
+    since = max(decided_until(spec, last, created=created, now=now), now - deadline)
     passed: list[datetime] = []
     following = None
     for time in _times(spec, since):
@@ -125,13 +121,30 @@ def plan(spec: ScheduleSpec, *, last: datetime | None, created: datetime, now: d
         return Plan()
     if not passed:
         return Plan(next=following)
-    missed = len(passed) - 1
     if active:
-        return Plan(held=passed[-1], missed=missed, next=following)
-    return Plan(start=passed[-1], missed=missed, next=following)
+        return Plan(held=passed[-1], next=following)
+    return Plan(start=passed[-1], next=following)
 
 
-def _times(spec: ScheduleSpec, since: datetime) -> Iterable[datetime]:
+def decided_until(spec: ScheduleSpec, *times: datetime | None, created: datetime, now: datetime) -> datetime:
+    """The latest of these times, else that of the creation.
+
+    One far ahead is of a clock that was wrong: it must not hold off everything until then.
+    """
+    latest = now + timedelta(seconds=spec.starting_deadline_seconds)
+    return max((time for time in times if time is not None and time <= latest), default=created)
+
+
+def times_before(spec: ScheduleSpec, time: datetime) -> Iterable[datetime]:
+    """The times before that one, the latest first, in UTC.
+
+    Raises:
+        InvalidScheduleError: no such expression or time zone.
+    """
+    return (found for found in _times(spec, time, backwards=True) if found < time)
+
+
+def _times(spec: ScheduleSpec, since: datetime, *, backwards: bool = False) -> Iterable[datetime]:
     """The times from about `since` on, in UTC: those of one zone compare by what their clocks show."""
     if len(spec.schedule.split()) != _FIELDS:
         raise InvalidScheduleError(
@@ -146,7 +159,7 @@ def _times(spec: ScheduleSpec, since: datetime) -> Iterable[datetime]:
             f"spec.timeZone: {spec.time_zone!r} is no time zone of the IANA database, such as Europe/Berlin",
         ) from None
     try:
-        times = CronSim(spec.schedule, since.astimezone(zone))
+        times = CronSim(spec.schedule, since.astimezone(zone), reverse=backwards)
     except CronSimError as error:
         raise InvalidScheduleError(
             "InvalidSchedule", f"spec.schedule: {spec.schedule!r} is not in cron's notation: {error}"
@@ -159,12 +172,18 @@ def experiment_name(schedule: str, time: datetime) -> str:
     return f"{schedule}-{int(time.timestamp()) // _MINUTE}"
 
 
+def time_of(schedule: str, experiment: Experiment) -> datetime | None:
+    """The time that it was created for, by its name; None of one that is named otherwise."""
+    minute = experiment.key.name.removeprefix(f"{schedule}-")
+    if not (minute.isascii() and minute.isdigit() and len(minute) < 10):
+        return None
+    return datetime.fromtimestamp(int(minute) * _MINUTE, UTC)
+
+
 def last_start(schedule: str, last: datetime | None, experiments: Iterable[Experiment]) -> datetime | None:
     """The latest time that something was started for: what is there counts, should the status not say so."""
-    suffixes = (one.key.name.removeprefix(f"{schedule}-") for one in experiments)
-    minutes = [int(text) for text in suffixes if text.isascii() and text.isdigit() and len(text) < 10]
-    times = [datetime.fromtimestamp(minute * _MINUTE, UTC) for minute in minutes]
-    return max([*times, *([last] if last is not None else [])], default=None)
+    times = (last, *(time_of(schedule, one) for one in experiments))
+    return max((time for time in times if time is not None), default=None)
 
 
 def unfinished(experiments: Iterable[Experiment]) -> list[Experiment]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -157,21 +159,21 @@ class Target:
 
     def owners(self, container: str, name: str) -> frozenset[str]:
         """Field managers that own the value (or valueFrom) of an environment entry."""
-        return frozenset(
-            str(manager)
-            for manager, fields in self._owned_entries(container)
-            for key, owned in fields.items()
-            if _keyed_by_name(key) == name and ("f:value" in owned or "f:valueFrom" in owned)
-        )
+        return self._owners.get((container, name), frozenset())
 
-    def _owned_entries(self, container: str) -> Iterator[tuple[str, Json]]:
+    @cached_property
+    def _owners(self) -> dict[tuple[str, str], frozenset[str]]:
+        """By container and entry; a decision asks for many of one target."""
+        found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for managed in self.managed_fields:
             fields = managed.get("fieldsV1") or {}
             for step in ("f:spec", "f:template", "f:spec", "f:containers"):
                 fields = fields.get(step) or {}
-            for key, owned in fields.items():
-                if _keyed_by_name(key) == container:
-                    yield managed.get("manager", ""), owned.get("f:env") or {}
+            for container, owned in _by_name(fields):
+                for name, entry in _by_name(owned.get("f:env") or {}):
+                    if "f:value" in entry or "f:valueFrom" in entry:
+                        found[container, name].add(str(managed.get("manager", "")))
+        return {entry: frozenset(managers) for entry, managers in found.items()}
 
     @property
     def has_our_managers(self) -> bool:
@@ -185,9 +187,9 @@ class Target:
         ]
 
 
-def _keyed_by_name(key: str) -> str | None:
-    """The name in a list key of fieldsV1, such as `k:{"name":"api"}`."""
-    if not key.startswith("k:"):
-        return None
-    name = json.loads(key.removeprefix("k:")).get("name")
-    return str(name) if name is not None else None
+def _by_name(fields: Json) -> Iterator[tuple[str, Json]]:
+    """What fieldsV1 lists under keys such as `k:{"name":"api"}`, by that name."""
+    for key, owned in fields.items():
+        name = json.loads(key.removeprefix("k:")).get("name") if key.startswith("k:") else None
+        if name is not None:
+            yield str(name), owned

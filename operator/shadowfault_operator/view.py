@@ -31,6 +31,7 @@ class View:
     `answer` is what the target said when it was asked for the account, None where it was not, or not yet.
     `judged` is false where its surroundings were not even read, for nothing depends on them.
     `observation` is what the target's metrics say of a run, None where nobody has looked.
+    `ahead` is true where nothing but the experiment is known, and that as a watch has told of it.
     """
 
     experiment: Experiment
@@ -43,6 +44,7 @@ class View:
     answer: Account | Finding | None = None
     observation: Observation | None = None
     judged: bool = True
+    ahead: bool = False
 
     @property
     def complete(self) -> bool:
@@ -75,3 +77,8 @@ class View:
         return Situation(
             self.experiment, self.namespace, self.target, self.config_maps, self.rivals, self.halt
         )
+
+
+def ahead(told: Experiment) -> View:
+    """What is known before anything is read: enough for an end that the experiment itself asks for."""
+    return View(told, target=None, namespace=None, config_maps=None, judged=False, ahead=True)

@@ -374,10 +374,46 @@ def test_scope_reads_is_taken_with_advice(server: ApiServer, staging: str) -> No
 
 
 def test_kubectl_prints_the_advice(cluster: Cluster, staging: str) -> None:
-    body = yaml.safe_dump(experiment("advised", rate=0.9, scope="reads"))
-    result = cluster.kubectl("create", "--dry-run=server", "-n", staging, "-f", "-", input=body)
-    assert result.stderr.count("Warning: ") == 2
+    bodies = [
+        experiment("advised", rate=0.9, scope="reads"),
+        schedule("advised-too", spec={"rate": 0.8, "scope": "reads"}),
+    ]
+    result = cluster.kubectl(
+        "create", "--dry-run=server", "-n", staging, "-f", "-", input=yaml.safe_dump_all(bodies)
+    )
+    assert result.stderr.count("Warning: ") == 4
     assert "rate 0.9 is high" in result.stderr
+    assert "rate 0.8 of spec.experimentTemplate is high" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "advice"),
+    [
+        ({}, []),
+        ({"rate": 0.26}, ["rate 0.26 of spec.experimentTemplate is high"]),
+        ({"scope": "reads"}, ["scope reads of spec.experimentTemplate makes reads fail too"]),
+    ],
+    ids=["modest", "rate", "scope"],
+)
+def test_a_schedule_is_taken_with_advice_on_its_template(
+    server: ApiServer, staging: str, spec: dict[str, Any], advice: list[str]
+) -> None:
+    verdict = server.would_create(schedules(staging), schedule(spec=spec))
+    assert verdict.accepted, str(verdict)
+    assert len(verdict.warnings) == len(advice)
+    assert all(words in warning for words, warning in zip(advice, verdict.warnings, strict=True))
+
+
+def test_a_schedule_is_advised_on_when_its_template_changes(server: ApiServer, staging: str) -> None:
+    assert server.create(schedules(staging), schedule("advised")).accepted
+    path = schedules(staging, "advised")
+    high = server.merge(path, {"spec": {"experimentTemplate": {"spec": {"rate": 0.5}}}})
+    assert high.accepted, str(high)
+    (warning,) = high.warnings
+    assert "rate 0.5 of spec.experimentTemplate is high" in warning
+    other = server.merge(path, {"spec": {"suspend": True}})
+    assert other.accepted, str(other)
+    assert other.warnings == ()
 
 
 # The policies as such
@@ -388,6 +424,7 @@ POLICIES = [
     "shadowfault-created-by",
     "shadowfault-deployments",
     "shadowfault-advice",
+    "shadowfault-schedule-advice",
 ]
 
 
@@ -413,6 +450,7 @@ def test_advice_never_refuses_and_nets_fail_closed(server: ApiServer) -> None:
         ("shadowfault-created-by", "Fail", ["Deny"]),
         ("shadowfault-deployments", "Fail", ["Deny"]),
         ("shadowfault-advice", "Ignore", ["Warn"]),
+        ("shadowfault-schedule-advice", "Ignore", ["Warn"]),
     ):
         assert policies[name]["failurePolicy"] == policy
         assert (bindings[name]["policyName"], bindings[name]["validationActions"]) == (name, actions)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shadowfault_testing.api import Api
+from shadowfault_testing.api import Api, ApiRefusalError, eventually, experiments, schedules
 from shadowfault_testing.interposer import Interposer
 from shadowfault_testing.operator import Ground, OperatorProcess
 
@@ -29,7 +29,20 @@ def installed(cluster: Cluster) -> Cluster:
         cluster.kubectl("apply", "-f", str(manifest))
     for crd in CRDS:
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crd))
+    with closing(Api(cluster.kubeconfig)) as api:
+        # A 429 until its cache is filled: an operator waits for that, a test that counts requests must not.
+        for path in (experiments("-"), schedules("-")):
+            eventually(
+                "the kind to be served", lambda path=path: _served(api, path.replace("/namespaces/-", ""))
+            )
     return cluster
+
+
+def _served(api: Api, path: str) -> bool:
+    try:
+        return "items" in api.request("GET", path)
+    except ApiRefusalError:
+        return False
 
 
 @contextmanager

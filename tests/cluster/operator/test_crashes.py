@@ -125,6 +125,20 @@ def test_no_injection_and_no_restore_waits_for_an_event(
         assert kinds.index("deployments") < events[0], kinds
 
 
+def test_a_delete_is_begun_with_what_was_told_of_it(
+    installed: Cluster, api: Api, between: Interposer
+) -> None:
+    """So that the restore comes third; the enumeration above is over these very requests."""
+    (case,) = prepared(between, installed, api, FLOWS["inject"], 1)
+    serve(between, [case], Case.running, FLOWS["inject"])
+    case.delete()
+    serve(between, [case], Case.gone, FLOWS["delete"])
+    paths = [(request.method, request.path.rsplit("/", 1)[-1]) for request in between.requests]
+    restored_at = paths.index(("PATCH", TARGET))
+    assert ("GET", NAME) not in paths[:restored_at], paths
+    assert paths.index(("PATCH", "status")) < restored_at, paths
+
+
 def end_all(between: Interposer, cases: list[Case], flow: Flow) -> None:
     """What runs after a crash ends as any other."""
     for case in cases:

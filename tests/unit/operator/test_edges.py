@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -21,6 +22,9 @@ from shadowfault_operator.metrics import Metrics
 from shadowfault_operator.model import InvalidSpec, Spec, parse_spec, parse_status, status_document
 from shadowfault_operator.ports import Pod
 from shadowfault_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 def test_the_source_root_is_no_package() -> None:
@@ -126,6 +130,31 @@ class PodsOnLoopback:
         return [Pod(f"pod-{address}", address) for address in self._addresses]
 
 
+@asynccontextmanager
+async def pods_answer(
+    scene: Any,
+    disarm: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    *addresses: str,
+    missing: str = "",
+) -> AsyncIterator[tuple[HttpDisarmer, Metrics]]:
+    """Pods on these addresses of loopback, one that is `missing`, and who disarms them."""
+    app = web.Application()
+    app.add_routes([web.post("/chaos/disarm", disarm)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = 0
+    for address in addresses:
+        await web.TCPSite(runner, address, port).start()
+        port = runner.addresses[0][1]
+    scene.containers[0]["ports"] = [{"containerPort": 1}, {"name": "http", "containerPort": port}]
+    metrics = Metrics(Known())
+    surroundings = PodsOnLoopback(*addresses, *([missing] if missing else []))
+    try:
+        yield HttpDisarmer(surroundings, metrics), metrics  # type: ignore[arg-type] - pods() will do
+    finally:
+        await runner.cleanup()
+
+
 async def test_pods_are_disarmed_in_parallel_and_a_slow_or_missing_one_delays_nobody(scene: Any) -> None:
     told: dict[str, object] = {}
     everyone = asyncio.Event()
@@ -144,25 +173,27 @@ async def test_pods_are_disarmed_in_parallel_and_a_slow_or_missing_one_delays_no
             case _:
                 return web.json_response({"title": "Conflict"}, status=409)
 
-    app = web.Application()
-    app.add_routes([web.post("/chaos/disarm", disarm)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    here = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-    port = 0
-    for address in here:
-        await web.TCPSite(runner, address, port).start()
-        port = runner.addresses[0][1]
-    scene.containers[0]["ports"] = [{"containerPort": 1}, {"name": "http", "containerPort": port}]
-    metrics = Metrics(Known())
-    disarmer = HttpDisarmer(PodsOnLoopback(*here, "127.0.0.9"), metrics)  # type: ignore[arg-type] - pods() will do
-    try:
+    here = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    async with pods_answer(scene, disarm, *here, missing="127.0.0.9") as (disarmer, metrics):
         disarmer.disarm("staging", scene.target(), "api", "uid")
         assert told == {}  # it has returned before anything was sent
         await disarmer.close()
-    finally:
-        await runner.cleanup()
     assert told == {address: {"experimentUid": "uid"} for address in here}
     exposition = metrics.exposition().decode()
     for sample in ('result="disarmed"} 1.0', 'result="declined"} 2.0', 'result="unreachable"} 1.0'):
         assert f"shadowfault_disarm_requests_total{{{sample}" in exposition
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"disarmed": true, "more": "' + "x" * 5000 + '"}', "disarmed", '["disarmed"]', "[" * 4000, ""],
+    ids=["too long", "no JSON", "no object", "nested", "nothing"],
+)
+async def test_what_a_pod_says_is_read_up_to_a_length_and_need_make_no_sense(scene: Any, body: str) -> None:
+    async def disarm(_request: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json")
+
+    async with pods_answer(scene, disarm, "127.0.0.1") as (disarmer, metrics):
+        disarmer.disarm("staging", scene.target(), "api", "uid")
+        await disarmer.close()
+    assert 'shadowfault_disarm_requests_total{result="declined"} 1.0' in metrics.exposition().decode()

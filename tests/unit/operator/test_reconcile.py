@@ -38,6 +38,8 @@ class Cluster:
         self.pressing = False
         self.late: list[Key] = []
         self.released = 0
+        self.target_errors: list[Exception] = []
+        self.disarmed: list[str] = []
         self._written = 0
         self.echoes = Echoes(lambda _: None)
 
@@ -62,6 +64,8 @@ class Cluster:
 
     async def target(self, _key: Key) -> Any:
         self.reads.append("target")
+        if self.target_errors:
+            raise self.target_errors.pop(0)
         return self._scene.target()
 
     async def namespace(self, name: str) -> Namespace | None:
@@ -79,7 +83,7 @@ class Cluster:
             targets=SimpleNamespace(get=self.target),  # type: ignore[arg-type]
             surroundings=SimpleNamespace(namespace=self.namespace),  # type: ignore[arg-type]
             announcer=self,
-            disarmer=SimpleNamespace(disarm=lambda *_: None),
+            disarmer=SimpleNamespace(disarm=lambda *told: self.disarmed.append(told[-1])),
             accounts=SimpleNamespace(answer=lambda *_: None, ask=lambda *_: None, forget=lambda _: None),
             known=known,
             metrics=Metrics(known),
@@ -117,6 +121,63 @@ async def test_an_end_by_deadline_reads_nothing_that_it_does_not_depend_on(scene
     ):  # the next request; nothing of a target is written here
         await reconciler.reconcile(KEY)
     assert (cluster.stored[0].phase, cluster.reads) == (Phase.RECOVERING, ["experiment", "target"])
+
+
+def asked_to_end(scene: Any, how: str) -> Experiment:
+    """A run whose own object asks for the end, as a watch tells of it."""
+    running = scene.running()
+    if how == "delete":
+        scene.metadata["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    else:
+        scene.spec["suspend"] = True
+    return scene.experiment(running)  # type: ignore[no-any-return]
+
+
+async def until_restored(cluster: Cluster, told: Experiment) -> None:
+    # The next request; nothing of a target is written here.
+    with pytest.raises(AttributeError, match="restore"):
+        await cluster.reconciler(told).reconcile(KEY)
+
+
+@pytest.mark.parametrize(("how", "reason"), [("delete", "Deleted"), ("suspend", "SuspendedWhileRunning")])
+async def test_an_end_that_a_watch_tells_of_is_stored_before_anything_is_read(
+    scene: Any, how: str, reason: str
+) -> None:
+    told = asked_to_end(scene, how)
+    cluster = Cluster(scene, told.status)
+    await until_restored(cluster, told)
+    assert [(status.phase, status.reason) for status in cluster.stored] == [(Phase.RECOVERING, reason)]
+    assert (cluster.reads, cluster.disarmed) == (["target"], [told.uid])
+
+
+async def test_what_has_moved_on_since_it_was_told_is_looked_at(scene: Any) -> None:
+    told = asked_to_end(scene, "delete")
+    recovering = replace(told.status, phase=Phase.RECOVERING, reason="Expired")
+    cluster = Cluster(scene, recovering, errors=(ConflictError(409, "Conflict", "changed", "PATCH"),))
+    await until_restored(cluster, told)
+    # Another one has stored its end, and its reason stays.
+    assert (cluster.stored, cluster.said) == ([], [])
+    assert cluster.reads[:2] == ["target", "experiment"]
+    assert cluster.disarmed == [told.uid]
+
+
+async def test_a_target_that_could_not_be_read_beside_is_read_again(scene: Any) -> None:
+    told = asked_to_end(scene, "delete")
+    cluster = Cluster(scene, told.status)
+    cluster.target_errors = [UnavailableError("no answer")]
+    await until_restored(cluster, told)
+    assert [status.phase for status in cluster.stored] == [Phase.RECOVERING]
+    assert (cluster.reads.count("target"), cluster.disarmed) == (2, [told.uid])
+
+
+async def test_only_what_runs_is_ended_without_a_look(scene: Any) -> None:
+    """Whether something is in the target of one that is about to begin, the target has to say."""
+    running = asked_to_end(scene, "delete").status
+    pending = replace(running, phase=Phase.PENDING)
+    for status in (pending, replace(running, injection=None)):
+        cluster = Cluster(scene, status)
+        await until_restored(cluster, scene.experiment(status))
+        assert cluster.reads[0] == "experiment"
 
 
 @pytest.mark.parametrize("phase", [Phase.RECOVERING, Phase.FINISHED, Phase.REFUSED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowfault_operator.model import Experiment, parse_experiment
+from shadowfault_operator.missed import Missed, Why, missed
+from shadowfault_operator.model import Experiment, Phase, parse_experiment
 from shadowfault_operator.schedule import (
     InvalidScheduleError,
     Plan,
@@ -22,6 +24,7 @@ from shadowfault_operator.schedule import (
     outdated,
     parse_schedule_spec,
     plan,
+    times_before,
     unfinished,
 )
 
@@ -70,7 +73,7 @@ def test_due(now: str, last: str | None, expected: Plan) -> None:
 
 def test_of_several_missed_only_the_latest_is_started() -> None:
     found = decide(spec(startingDeadlineSeconds=3600), "03:07", "00:10")
-    assert found == Plan(start=at("03:00"), missed=5, next=at("03:10"))
+    assert found == Plan(start=at("03:00"), next=at("03:10"))
 
 
 def test_while_one_is_active_it_is_held_and_made_up_for_within_the_deadline() -> None:
@@ -80,6 +83,110 @@ def test_while_one_is_active_it_is_held_and_made_up_for_within_the_deadline() ->
 
 def test_suspended_it_is_never_due() -> None:
     assert decide(spec(suspend=True), "00:10") == Plan()
+
+
+# What is missed
+
+
+def give_up(wanted: ScheduleSpec, now: str, last: str, *children: Experiment, **seen: bool) -> Missed | None:
+    since, active = at(last), len(unfinished(children))
+    found = plan(wanted, last=since, created=CREATED, now=at(now), active=active)
+    return missed(
+        wanted, found, since=since, now=at(now), children=[(at("00:10"), one) for one in children], **seen
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "counts", "latest"),
+    [
+        ("00:19:59", {}, None),
+        # 00:20 can still be made up for.
+        ("00:24:59", {}, None),
+        ("00:25", {Why.TOO_LATE: 1}, "00:20"),
+        ("00:42", {Why.TOO_LATE: 2}, "00:30"),
+        # Not counted for ever.
+        ("2026-02-05T00:09", {Why.TOO_LATE: 100}, "2026-02-05T00:00"),
+    ],
+)
+def test_what_nobody_was_there_for(now: str, counts: dict[Why, int], latest: str | None) -> None:
+    found = give_up(spec(), now, "00:10")
+    assert found == (Missed(at(latest), Why.TOO_LATE, counts) if latest else None)
+
+
+def test_what_a_later_time_takes_the_place_of() -> None:
+    wanted = spec(startingDeadlineSeconds=1300)
+    assert give_up(wanted, "00:45", "00:10") == Missed(
+        at("00:30"), Why.SUPERSEDED, {Why.SUPERSEDED: 1, Why.TOO_LATE: 1}
+    )
+    assert str(give_up(wanted, "00:45", "00:10")) == (
+        "nothing is created for times up to 2026-01-05 00:30 UTC: "
+        "1 because a later time was due as well by then, and only the latest is made up for; "
+        "1 because nobody was there until the starting deadline had passed"
+    )
+
+
+def test_what_was_held_or_refused() -> None:
+    running = experiment(1, "Running")
+    # 00:20 is held and not given up; it is when 00:30 is due, or nothing can be made up for.
+    assert give_up(spec(), "00:20", "00:10", running) is None
+    held = Missed(at("00:20"), Why.HELD, {Why.HELD: 1})
+    assert give_up(spec(), "00:25", "00:10", running) == held
+    assert give_up(spec(), "00:30", "00:10", running) == held
+    for finished_at, why in (("2026-01-05T00:19:59Z", Why.TOO_LATE), ("2026-01-05T00:20:01Z", Why.HELD)):
+        status = replace(running.status, phase=Phase.FINISHED, finished_at=at(finished_at[:-1]))
+        found = give_up(spec(), "00:25", "00:10", running.with_status(status))
+        assert found is not None
+        assert found.why is why
+    assert give_up(spec(), "00:25", "00:10", held=True) == held
+    assert give_up(spec(), "00:25", "00:10", refused=True) == Missed(
+        at("00:20"), Why.REFUSED, {Why.REFUSED: 1}
+    )
+
+
+def test_what_was_started_is_not_missed_whatever_the_status_says() -> None:
+    """It died after it had created the one of 00:30, and before it could say that it missed two."""
+    found = plan(spec(), last=at("00:30"), created=CREATED, now=at("00:31"), active=1)
+    there = [(at("00:30"), experiment(1, "Running"))]
+    seen = missed(spec(), found, since=CREATED, now=at("00:31"), children=there)
+    assert seen == Missed(at("00:20"), Why.TOO_LATE, {Why.TOO_LATE: 2})
+
+
+def test_suspended_it_misses_nothing() -> None:
+    assert give_up(spec(suspend=True), "03:00", "00:10") is None
+
+
+@given(
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
+    schedule=st.sampled_from(["*/20 * * * *", "30 * * * *", "30 1,2 * * *"]),
+    begin=st.sampled_from(["2026-01-05T00:05", "2026-03-28T22:07", "2026-10-24T21:07"]),
+    looks=st.lists(st.tuples(st.integers(1, 100), st.booleans()), min_size=1, max_size=40),
+)
+def test_each_time_is_started_once_or_missed_once(
+    zone: str, schedule: str, begin: str, looks: list[tuple[int, bool]]
+) -> None:
+    """Whenever somebody looks, and whether something is active then or not."""
+    wanted = spec(schedule, timeZone=zone)
+    since = now = at(begin)
+    decided, pending = 0, 0
+    for minutes, active in looks:
+        now += timedelta(minutes=minutes)
+        found = plan(wanted, last=since, created=at(begin), now=now, active=int(active))
+        given_up = missed(wanted, found, since=since, now=now)
+        pending = int(found.held is not None)
+        if given_up is not None:
+            assert since < given_up.latest <= now
+            assert given_up.latest < (found.start or found.held or now + timedelta(seconds=1))
+            since = given_up.latest
+            decided += sum(given_up.counts.values())
+        if found.start is not None:
+            assert found.start > since
+            since = found.start
+            decided += 1
+    # Those that cron itself names, over the same time.
+    owed = [
+        *itertools.takewhile(lambda time: time > at(begin), times_before(wanted, now + timedelta(seconds=1)))
+    ]
+    assert decided + pending == len(owed)
 
 
 # Berlin: 2026-03-29 has no 02:00 to 03:00, 2026-10-25 has it twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shadowfault_operator.decisions import Inject, Rest, decide
+from shadowfault_operator.decisions import Inject, Rest, Transition, decide
 from shadowfault_operator.injection import NAMES
+from shadowfault_operator.known import Known
 from shadowfault_operator.model import Phase
+from shadowfault_operator.view import ahead
 from shadowfault_testing.world import ALLOWED, OURS, StaleError, World
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class TwoOperators(RuleBasedStateMachine):
         self.world = World(now=START, env=dict(originals), owners=dict.fromkeys(originals, "manifest"))
         self.originals = dict(originals)
         self.views: dict[str, View] = {}
+        # What a watch has told each of them, to be come to whenever.
+        self.told: dict[str, View] = {}
         self.touched: set[str] = set()
         self.by_hand: dict[str, str | None] = {}
 
@@ -64,6 +69,34 @@ class TwoOperators(RuleBasedStateMachine):
             assert self.world.status.injection is not None
 
     @rule(operator=OPERATORS)
+    def finish_a_pass(self, operator: str) -> None:
+        """Look, and act until there is nothing to do."""
+        self.look(operator)
+        for _ in range(12):
+            self.act(operator)
+
+    @rule(operator=OPERATORS, before=st.booleans())
+    def end_as_told(self, operator: str, before: bool) -> None:
+        """What a watch has told, however long ago; the target is read before or after the write beside it."""
+        view, known = self.told.pop(operator, None), Known()
+        if view is None:
+            return
+        known.update(view.experiment)
+        told = known.take_ending(view.experiment.key)
+        if told is None:
+            return
+        action = decide(ahead(told), self.world.now + SKEW[operator], lambda: "seed")
+        assert isinstance(action, Transition)
+        assert action.status.phase is Phase.RECOVERING
+        early = self.world.target()
+        try:
+            stored = self.world.carry_out(action, view)
+        except StaleError:
+            self.views.pop(operator, None)
+            return
+        self.views[operator] = replace(stored, target=early if before else self.world.target())
+
+    @rule(operator=OPERATORS)
     def crash(self, operator: str) -> None:
         self.views.pop(operator, None)
 
@@ -77,7 +110,8 @@ class TwoOperators(RuleBasedStateMachine):
         self.world.set(name, value)
         self.touched.add(name)
         injected = self.world.status.phase is Phase.RUNNING
-        if injected and before != value and self.world.owners.get(name) != OURS:
+        taken = injected and before != value and self.world.owners.get(name) != OURS
+        if taken or name in self.by_hand:
             self.by_hand[name] = value
 
     @rule(value=st.sampled_from(["production", "staging"]))
@@ -100,11 +134,13 @@ class TwoOperators(RuleBasedStateMachine):
     def suspend(self, suspend: bool) -> None:
         if not self.world.gone:
             self.world.ask(suspend=suspend)
+            self.told = dict.fromkeys(SKEW, self.world.view())
 
     @precondition(lambda self: not self.world.gone)
     @rule()
     def delete(self) -> None:
         self.world.ask(delete=True)
+        self.told = dict.fromkeys(SKEW, self.world.view())
 
     @invariant()
     def an_experiment_in_a_target_cannot_vanish(self) -> None:
