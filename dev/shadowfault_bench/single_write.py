@@ -73,8 +73,9 @@ class NoShadowWriter(ShadowWriter):
         """There is no row to be claimed."""
         return None
 
-    def submit(self, entry: OutboxEntry) -> None:
+    def submit(self, entry: OutboxEntry) -> bool:  # noqa: ARG002 - the signature of the writer
         """Do nothing."""
+        return False
 
     async def start(self) -> None:
         """Do nothing."""

@@ -31,6 +31,7 @@ from sqlalchemy import (
 
 from shadowfault_api.evidence.record import timestamp
 from shadowfault_api.evidence.seal import Leaf, Seal, new_seal
+from shadowfault_api.store.locks import SEALER_LOCK_KEY
 from shadowfault_api.store.schema import evidence_leaves, evidence_records, evidence_seals
 from shadowfault_api.store.urls import READ_ONLY_OPTION
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from shadowfault_api.evidence.signing import Signer
 
-# Any constant; the service's own locks have the keys before it.
-_LOCK_KEY: Final = 5_274_118_906
 LARGEST_BATCH: Final = 10_000
 # Before everything there can be: records carried over by a migration are below zero.
 _BEGINNING: Final = -(2**62)
@@ -223,4 +222,4 @@ class Sealer:
 
 
 def _try_lock(connection: Connection) -> bool:
-    return bool(connection.execute(text(f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY})")).scalar_one())
+    return bool(connection.execute(text(f"SELECT pg_try_advisory_xact_lock({SEALER_LOCK_KEY})")).scalar_one())

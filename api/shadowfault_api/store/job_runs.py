@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import insert, select, text, update
 
 from shadowfault_api.entities import new_id
-from shadowfault_api.store.locks import verifier_works
+from shadowfault_api.store.locks import JOB_RUNS_LOCK_KEY, verifier_works
 from shadowfault_api.store.schema import job_runs
 from shadowfault_api.store.sweeps import read_sweeps
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # A run is entered before its process takes the verifier's lock. Older, and the lock is free: it died.
 _GRACE: Final = timedelta(minutes=1)
 _ABANDONED: Final = {"error": "Abandoned"}
-_LOCK_KEY: Final = 5_274_118_904
 
 
 class Run(NamedTuple):
@@ -63,7 +62,7 @@ class JobRuns:
         async with self._primary.writing() as connection:
             if self._primary.postgresql:
                 # Two replicas must not both find nothing; on SQLite the writer's lock does this.
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({JOB_RUNS_LOCK_KEY})"))
             if not await verifier_works(connection):
                 await connection.execute(
                     update(job_runs)

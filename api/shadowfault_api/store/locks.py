@@ -11,10 +11,14 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Any constant; the key before it is the lock of `job_runs`. Shards hold it together, shared.
+# Keys of advisory locks: any constants, each another. The first is held while migrations run, the second
+# while a run is entered in `job_runs`, the third by a verifier (by shards together, shared), the fourth
+# while records are sealed, the fifth while a shard joins a run or leaves it.
+MIGRATION_LOCK_KEY: Final = 5_274_118_903
+JOB_RUNS_LOCK_KEY: Final = 5_274_118_904
 VERIFIER_LOCK_KEY: Final = 5_274_118_905
-# Under which shards join a run and leave it, one at a time.
-SHARDS_LOCK_KEY: Final = 5_274_118_906
+SEALER_LOCK_KEY: Final = 5_274_118_906
+SHARDS_LOCK_KEY: Final = 5_274_118_907
 # With the number of a part: the lock of the shard that works on it.
 PART_LOCK_CLASS: Final = 527_411_890
 # On SQLite: the lock file is the database's name and this.

@@ -12,12 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, MetaData, NullPool, text
 
+from shadowfault_api.store.locks import MIGRATION_LOCK_KEY
 from shadowfault_api.store.schema import primary_metadata, shadow_metadata
 from shadowfault_api.store.urls import create_sync_engine
 
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
-# Any constant: the key under which processes that migrate one PostgreSQL database wait for each other.
-_LOCK_KEY: Final = 5_274_118_903
 
 
 class Database(StrEnum):
@@ -50,7 +49,7 @@ def migrate(url: str | URL, which: Database | str, *, timeout_seconds: float = 3
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout_seconds * 1000)}"))
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_KEY})"))
             command.upgrade(_config(connection, Database(which)), "head")
     finally:
         engine.dispose()

@@ -291,8 +291,9 @@ class Pass:
     @contextmanager
     def _scanner(self, quota: int | None) -> Iterator[Scanner]:
         pace = self._options.pace
-        if quota is not None:  # not more at a time than it is to look at
-            pace = replace(pace, first=min(pace.first, quota), most=min(pace.most, max(quota, pace.least)))
+        if quota is not None:  # not more than it is to look at, neither at a time nor beyond
+            most = min(pace.most, max(quota, pace.least))
+            pace = replace(pace, first=min(pace.first, quota), most=most, look_ahead=False)
         with Scanner.opened(*self._stores, pace, leaf=self._options.chunk_size, rest=self._rest) as scanner:
             yield scanner
 
