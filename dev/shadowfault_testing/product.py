@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,18 +269,25 @@ class Product:
 
     def verify(self, name: str) -> Json:
         """Run the verifier's CronJob now, and return its report."""
+        reports = [one for one in self.verified_by_pods(name) if "mode" in one]
+        if len(reports) != 1:
+            raise CommandError(f"job {name} printed {len(reports)} reports:\n{self._job_log(name)}")
+        return reports[0]
+
+    def verified_by_pods(self, name: str) -> list[Json]:
+        """Run the verifier's CronJob now, and return what its pods report."""
         self.kubectl("create", "job", name, "--from=cronjob/shadow-discrepancy-verifier")
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            job = self.find("job", name) or {}
-            if job.get("status", {}).get("succeeded") or job.get("status", {}).get("failed"):
-                break
-            time.sleep(0.5)
-        log = self.kubectl("logs", f"job/{name}").stdout
-        reports = [line for line in log.splitlines() if line.startswith('{"runId"')]
-        if not reports:
-            raise CommandError(f"job {name} printed no report:\n{log}")
-        return dict(json.loads(reports[-1]))
+        eventually(f"job {name} to end", lambda: self._job_is_over(name), seconds=120)
+        lines = self._job_log(name).splitlines()
+        return [dict(json.loads(line)) for line in lines if line.startswith('{"runId"')]
+
+    def _job_is_over(self, name: str) -> bool:
+        status = (self.find("job", name) or {}).get("status", {})
+        conditions = status.get("conditions", ())
+        return any(one["type"] in {"Complete", "Failed"} and one["status"] == "True" for one in conditions)
+
+    def _job_log(self, name: str) -> str:
+        return self.kubectl("logs", "-l", f"batch.kubernetes.io/job-name={name}", "--tail=-1").stdout
 
 
 def manifest(name: str, namespace: str = STAGING, **spec: Any) -> Json:  # noqa: ANN401 - JSON

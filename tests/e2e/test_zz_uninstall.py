@@ -31,6 +31,22 @@ def test_upgrade_and_rollback_with_an_experiment_running(staging: Product) -> No
     assert staging.chaos_env() == {}
 
 
+def test_the_verifier_in_shards_after_an_upgrade(staging: Product) -> None:
+    staging.upgrade("verifier.shards=3")
+    reports = staging.verified_by_pods("sharded")
+    merged = [one for one in reports if "mode" in one]
+    assert (len(reports), len(merged)) == (3, 1)
+    job = staging.find("job", "sharded")
+    assert job is not None
+    assert job["status"]["succeeded"] == 3
+    (report,) = merged
+    assert (report["runId"], report["sweep"]["parts"]) == (job["metadata"]["uid"], 3)
+    assert report["scanned"]["primary"] == int(staging.sql("SELECT count(*) AS n FROM listings")[0]["n"])
+    runs = staging.sql(f"SELECT state, trigger FROM job_runs WHERE id = '{report['runId']}'")
+    assert runs == [{"state": "succeeded", "trigger": "schedule"}]
+    staging.upgrade()
+
+
 def test_uninstall_with_a_running_experiment_and_reinstall(product: Product) -> None:
     """The target of this one outlives the release: a Deployment of the namespace's owner."""
     target = _target("bystander", product.image)
