@@ -96,6 +96,7 @@ lock: $(STAMP) ## Write requirements/*.txt anew from pyproject.toml
 	@$(UV_COMPILE) --constraint requirements/dev.txt --extra operator --extra api --extra tracing pyproject.toml \
 	  --output-file requirements/runtime.txt
 	@echo 'hatchling>=1.27' | $(UV_COMPILE) --constraint requirements/dev.txt - --output-file requirements/build.txt
+	@$(UV_COMPILE) requirements/bench.in --output-file requirements/bench.txt
 
-clean: ## Remove the virtual environment and tool caches (not the cached control plane)
-	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove the virtual environments and tool caches (not the cached control plane)
+	@rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

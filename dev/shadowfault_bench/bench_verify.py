@@ -1,71 +1,193 @@
-"""A verification of two PostgreSQL databases that are equal, against one side's own hash over all its rows.
+"""The verifier on two PostgreSQL servers that hold the same 2 000 000 rows of 8 columns, against other ways.
 
-Both databases are on one local server, on this machine: the two sides share its cores. Other tools are not
-measured here. Ids grow as those of the service do.
+All are measured in one run, in turn, on one machine: the two servers, which keep the table in their buffers,
+and whoever compares share its cores. Keys grow as those of the service do; the tables are freshly vacuumed.
+Measured is `items`: a text key, text, numeric, bigint, two timestamps with zone, boolean and jsonb, by
+`differing_keys`, from the first connection to the last chunk, with its self-test. Against it stand
+
+- one side's own full hash scan: the same digest over the whole table of one server in one statement, on one
+  core. It is the least that anybody must read who reads each row of a side;
+- the same with PostgreSQL's bare `hash_record_extended` over the row, for which 1 and 4294967296 are alike,
+  as jsonb 1 and 1.0 are: without a bound, to tell what the better digest costs;
+- reladiff and data-diff, through their Python interface and without the start of their interpreter, with the
+  settings that were the fastest on 2 cores: 1, 2 and 4 connections a server and bisection factors of 2, 8,
+  16, 32 (the default) and 128 were tried at full size; the threshold matters only where rows differ.
+
+Before that each has to find a row that was changed; while measured, each has to find nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from shadowfault_api.verifier import verify_stores
+from shadowfault_api.store.urls import create_sync_engine
+from shadowfault_api.verifier.describe import describe_pair
+from shadowfault_api.verifier.differences import differing_keys
+from shadowfault_api.verifier.side import Side
+from shadowfault_api.verifier.stores import Span
+from shadowfault_api.verifier.stores.opening import open_stores
+from shadowfault_bench.diff_tools import DiffTool, ToolsUnavailableError, tools_python
 from shadowfault_bench.harness import Bound, seconds
-from shadowfault_testing.databases import postgresql_pair
 from shadowfault_testing.postgres import PostgresServer
-from shadowfault_testing.stores import Stores
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from shadowfault_bench.harness import Bench
 
-_ROWS: Final = 200_000
+_ROWS: Final = 2_000_000
+_TABLE: Final = "items"
+_KEY: Final = "id"
+_COLUMNS: Final = ("title", "price", "version", "created_at", "updated_at", "active", "details")
+_CREATE: Final = """
+    CREATE TABLE items (
+        id text PRIMARY KEY, title text NOT NULL, price numeric(12, 2) NOT NULL, version bigint NOT NULL,
+        created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, active boolean NOT NULL,
+        details jsonb
+    )
+"""
 _FILL: Final = """
-    INSERT INTO listings (id, title, price, version, created_at, updated_at)
+    INSERT INTO items
     SELECT '01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'listing number ' || n,
-        n % 10000, 1, now_, now_
-    FROM generate_series(1, :rows) AS n, (SELECT timestamptz '2026-01-01' AS now_) AS moment
+        (n % 100000) / 100.0, 1 + n % 7, timestamptz '2026-01-01' + n * interval '1 second',
+        timestamptz '2026-01-01' + n * interval '1.5 seconds', n % 3 = 0,
+        jsonb_build_object('tags', jsonb_build_array('a', n % 10), 'stock', n % 1000)
+    FROM generate_series(1, :rows) AS n
 """
-_SCAN: Final = """
-    SELECT count(*),
-        sum(hash_record_extended(ROW(id, title, price, version, created_at, updated_at), 1)::numeric)
-    FROM listings
+_PLANT: Final = "UPDATE items SET version = version + :step WHERE id = :id"
+_BARE_SCAN: Final = f"""
+    SELECT count(*), sum(hash_record_extended(ROW({_KEY}, {", ".join(_COLUMNS)}), 1)::numeric) FROM items
 """
+# Committed at once, for VACUUM marks only pages whose rows it knows to be committed.
+_SETTINGS: Final = {"synchronous_commit": "on", "shared_buffers": "1GB"}
+_STATEMENT_SECONDS: Final = 600.0
+_TOOLS: Final = (
+    (DiffTool("reladiff", "reladiff", threads=4, factor=8), Bound("at least", 5)),
+    (DiffTool("data-diff", "data_diff", threads=4, factor=32), Bound("at least", 8)),
+)
 
 
 def run(bench: Bench) -> None:
-    """Measure on a PostgreSQL server of its own."""
+    """Measure on two PostgreSQL servers of its own."""
     rows = bench.size(_ROWS, least=1000)
-    bench.say(f"a PostgreSQL server with twice {rows} rows")
-    with PostgresServer.start() as server, postgresql_pair(server) as pair, Stores.opened(pair) as stores:
-        for engine in (stores.primary, stores.shadow):
-            _fill(engine, rows)
+    bench.say(f"two PostgreSQL servers with {rows} rows each")
+    with (
+        PostgresServer.start(settings=_SETTINGS) as here,
+        PostgresServer.start(settings=_SETTINGS) as there,
+    ):
+        urls = [server.url(server.create_database()) for server in (here, there)]
+        for url in urls:
+            _fill(url, rows)
+        with _planted(urls[1], rows) as key:
+            assert _verify(urls)[1] == [key]
+        _measure_scans(bench, urls, rows)
+        try:
+            python = tools_python()
+        except ToolsUnavailableError as error:
+            bench.say(f"NOT MEASURED: reladiff and data-diff cannot be installed here: {error}")
+            return
+        for tool, bound in _TOOLS:
+            _measure_tool(bench, tool, bound, python, urls, rows)
 
-        def verify() -> float:
-            report = verify_stores(stores.primary, stores.shadow)
-            assert report.clean
-            assert (report.scanned_primary, report.scanned_shadow) == (rows, rows)
-            return report.duration_seconds
+
+def _measure_scans(bench: Bench, urls: Sequence[str], rows: int) -> None:
+    with _sides(urls) as sides:
+        store, _, _ = open_stores(*_tables(sides))
+
+        def digest() -> None:
+            assert store.digest(Span()).rows == rows
 
         bench.ratio(
-            f"verification / one side's hash scan, {rows} rows a side",
-            verify,
-            lambda: seconds(lambda: _scan(stores.primary, rows)),
+            f"verification / one side's own hash scan, {rows} rows a side",
+            lambda: _clean(urls),
+            lambda: seconds(digest),
             Bound("at most", 1.3),
+        )
+        bench.ratio(
+            "verification / one side's scan with the bare hash_record_extended",
+            lambda: _clean(urls),
+            lambda: seconds(lambda: _bare_scan(sides[0], rows)),
         )
 
 
-def _fill(engine: Engine, rows: int) -> None:
+def _measure_tool(  # noqa: PLR0913, PLR0917 - what is measured, against what, on what
+    bench: Bench, tool: DiffTool, bound: Bound, python: Path, urls: Sequence[str], rows: int
+) -> None:
+    def compare() -> dict[str, Any]:
+        return tool.compare(python, urls, _TABLE, _KEY, _COLUMNS)
+
+    with _planted(urls[1], rows) as key:
+        found = compare()
+        assert found["keys"] == [key], f"{tool.name} found {found['keys']}"
+
+    def clean() -> float:
+        answer = compare()
+        assert answer["keys"] == []
+        return float(answer["seconds"])
+
+    name = f"{tool.name} {found['version']} ({tool.threads} threads, factor {tool.factor}) / verification"
+    bench.ratio(name, clean, lambda: _clean(urls), bound)
+
+
+def _clean(urls: Sequence[str]) -> float:
+    taken, found = _verify(urls)
+    assert found == []
+    return taken
+
+
+def _verify(urls: Sequence[str]) -> tuple[float, list[str]]:
+    found: list[str] = []
+
+    def verify() -> None:
+        with _sides(urls) as sides:
+            for keys in differing_keys(*_tables(sides)):
+                found.extend(str(key[0]) for key in keys)
+
+    return seconds(verify), found
+
+
+@contextmanager
+def _sides(urls: Sequence[str]) -> Iterator[tuple[Side, Side]]:
+    engines = [create_sync_engine(url) for url in urls]
+    try:
+        yield Side("primary", engines[0], _STATEMENT_SECONDS), Side("shadow", engines[1], _STATEMENT_SECONDS)
+    finally:
+        for engine in engines:
+            engine.dispose()
+
+
+def _tables(sides: tuple[Side, Side]) -> Any:  # noqa: ANN401 - two pairs of a side and its table
+    return tuple(zip(sides, describe_pair(*sides, _TABLE), strict=True))
+
+
+def _fill(url: str, rows: int) -> None:
+    engine = create_sync_engine(url)
     with engine.begin() as connection:
+        connection.execute(text(_CREATE))
         connection.execute(text(_FILL), {"rows": rows})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE listings"))
+        connection.execute(text("VACUUM ANALYZE items"))
+    engine.dispose()
 
 
-def _scan(engine: Engine, rows: int) -> None:
-    with engine.begin() as connection:
-        # As the verifier: one core of a server for one look.
-        connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
-        assert connection.execute(text(_SCAN)).one()[0] == rows
+@contextmanager
+def _planted(url: str, rows: int) -> Iterator[str]:
+    """Change a row in the middle, and change it back."""
+    key = f"01890000-0000-7000-8000-{rows // 2:012x}"
+    engine = create_sync_engine(url)
+    for step in (1, -1):
+        with engine.begin() as connection:
+            assert connection.execute(text(_PLANT), {"id": key, "step": step}).rowcount == 1
+        if step == 1:
+            yield key
+    engine.dispose()
+
+
+def _bare_scan(side: Side, rows: int) -> None:
+    # Its settings are the verifier's: one core, and nothing compiled, which would take longer here.
+    with side.snapshot() as connection:
+        assert connection.exec_driver_sql(_BARE_SCAN.replace("%", "%%")).one()[0] == rows

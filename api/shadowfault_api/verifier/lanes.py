@@ -35,13 +35,9 @@ class Lanes(NamedTuple):
     @classmethod
     @contextmanager
     def opened(cls, primary: Store, shadow: Store) -> Iterator[Self]:
-        """Make the threads. At the end what has not begun is left undone, and the rest is waited for."""
+        """Make the threads; at the end what they are asked is waited for."""
         with ThreadPoolExecutor(1, "primary") as here, ThreadPoolExecutor(1, "shadow") as there:
-            try:
-                yield cls(Lane(primary, here), Lane(shadow, there))
-            finally:
-                for pool in (here, there):
-                    pool.shutdown(wait=False, cancel_futures=True)
+            yield cls(Lane(primary, here), Lane(shadow, there))
 
     def ask(self, look: Callable[[Store], _T]) -> tuple[Future[_T], Future[_T]]:
         """Have both looked at."""
