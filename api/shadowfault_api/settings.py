@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     verifier_full_every_seconds: float = Field(
         default=86400.0,
         ge=0,
+        le=315_360_000,
         allow_inf_nan=False,
         description="In which time the verifier's scheduled, incremental passes look at every row once; "
         "0: each of them does.",

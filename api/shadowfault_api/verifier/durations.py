@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 _SECONDS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_MOST_SECONDS: Final = 3650 * 86_400
 _WHOLE: Final = re.compile(r"(\d{1,6}[dhms])+|0")
 _PIECE: Final = re.compile(r"(\d+)([dhms])")
 
@@ -19,4 +20,7 @@ def parse_duration(text: str) -> timedelta:
     """
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is no duration: write 24h, 90m, 1h30m, 7d or 0")
-    return timedelta(seconds=sum(int(count) * _SECONDS[unit] for count, unit in _PIECE.findall(text)))
+    seconds = sum(int(count) * _SECONDS[unit] for count, unit in _PIECE.findall(text))
+    if seconds > _MOST_SECONDS:
+        raise ValueError(f"{text!r} is no duration of this program: ten years at most")
+    return timedelta(seconds=seconds)

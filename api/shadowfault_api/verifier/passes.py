@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 _log: Final = structlog.get_logger("shadowfault.verifier")
 # A cursor is stored this often: what a run that is killed has to do again.
 _SAVE_EVERY_SECONDS: Final = 1.0
+# An incremental pass asks for the keys of so many chunks at a time: nothing is digested yet.
+_PAGE: Final = 5
+# A piece of a sweep up to so many first digests is looked at in one.
+_FIRST_DIGESTS: Final = 5
 # Keys an incremental pass remembers, so as not to look twice at a row that changed on both sides.
 _REMEMBERED_KEYS: Final = 100_000
 
@@ -82,8 +87,10 @@ class Pass:
         if self._options.incremental:
             with self._primary.snapshot() as connection:
                 since = sweep_store.watermark(connection, self._entity.entity_type)
+                # Before anything is looked at.
+                then = sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
             if since is not None:
-                return self._incremental(since)
+                return self._incremental(since, then)
         return self._full()
 
     def estimate(self) -> int:
@@ -94,11 +101,6 @@ class Pass:
         """Cut the keys into parts of about as many rows; None for those too few rows leave without any."""
         store = max(self._stores, key=lambda one: one.estimate())
         return list(_cut(store, parts, math.ceil(estimated / parts)))
-
-    def next_watermark(self) -> datetime:
-        """Tell what the next incremental pass may begin with; ask before anything is looked at."""
-        with self._primary.snapshot() as connection:
-            return sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
 
     def go_through(
         self, sweep: Sweep, parts: list[Part], quota: int | None, counted_since: datetime
@@ -209,8 +211,7 @@ class Pass:
         )
         return Outcome(report, None)
 
-    def _incremental(self, since: datetime) -> Outcome:
-        watermark = self.next_watermark()
+    def _incremental(self, since: datetime, watermark: datetime) -> Outcome:
         tally, changed = self._changed(since)
         sweep, resumed = self._sweep(resuming=True)
         quota = rows_due(sweep, self.started_at, self._options.full_every)
@@ -268,14 +269,14 @@ class Pass:
                 if len(seen) < _REMEMBERED_KEYS:
                     seen.update(keys)
                 looked_at += len(keys)
-                suspects = scanner.differing_of(keys) if keys else []
-                if suspects:
-                    tally.add(self._settler.settle(names(suspects), self.started_at))
+                suspects = iter(scanner.differing_of(keys) if keys else ())
+                while some := list(islice(suspects, self._options.chunk_size)):
+                    tally.add(self._settler.settle(names(some), self.started_at))
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 
     def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[list[Key]]:
-        yield from scanner.changed(since - self._options.overlap)
+        yield from scanner.changed(since - self._options.overlap, _PAGE * self._options.chunk_size)
         after = 0
         while True:
             with self._primary.snapshot() as connection:
@@ -291,9 +292,10 @@ class Pass:
     @contextmanager
     def _scanner(self, quota: int | None) -> Iterator[Scanner]:
         pace = self._options.pace
-        if quota is not None:  # not more than it is to look at, neither at a time nor beyond
-            most = min(pace.most, max(quota, pace.least))
-            pace = replace(pace, first=min(pace.first, quota), most=most, look_ahead=False)
+        if quota is not None:  # not much more in the end than it is to look at
+            first = max(1, min(_FIRST_DIGESTS * pace.first, quota))
+            most = max(pace.least, first, min(pace.most, quota // 4))
+            pace = replace(pace, first=first, most=most, look_ahead=False)
         with Scanner.opened(*self._stores, pace, leaf=self._options.chunk_size, rest=self._rest) as scanner:
             yield scanner
 

@@ -78,17 +78,18 @@ class Scanner:
         here, there = self._lanes.both(lambda store: store.prints_of(keys))
         return [key for key in keys if here.get(key) != there.get(key)]
 
-    def changed(self, since: datetime) -> Iterator[list[Key]]:
+    def changed(self, since: datetime, limit: int) -> Iterator[list[Key]]:
         """Read the keys of rows that say that they changed at `since` or later, of both sides, by pages."""
         for store in (self._lanes.primary.store, self._lanes.shadow.store):
             after: Changed | None = None
             while True:
                 began = time.monotonic()
-                page = store.changed(since, after, self.leaf)
-                if not page:
-                    break
-                yield [row.key for row in page]
+                page = store.changed(since, after, limit)
+                if page:
+                    yield [row.key for row in page]
                 self._rest(self._pace.pause(len(page), time.monotonic() - began))
+                if len(page) < limit:
+                    break
                 after = page[-1]
 
     def _digested(self, span: Span) -> Chunk:

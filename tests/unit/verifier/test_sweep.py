@@ -90,7 +90,9 @@ def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1 h", "1.5h", "24H", "1w", "tomorrow", "99999999d"])
+@pytest.mark.parametrize(
+    "text", ["", "24", "h", "-1h", "1 h", "1.5h", "24H", "1w", "tomorrow", "99999999d", "3651d"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
         parse_duration(text)
