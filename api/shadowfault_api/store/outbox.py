@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Row,
+    Select,
     and_,
     any_,
     delete,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from shadowfault_api.store.primary import Primary
 
 SUPERSEDED: Final = "superseded"
+# Looks for free rows, where other replicas are faster each time.
+_CLAIM_ATTEMPTS: Final = 3
 # Records built in one go of the event loop.
 _AT_ONCE: Final = 20
 
@@ -82,25 +85,59 @@ class Outbox:
 
     async def claim(self, limit: int, *, older_than_seconds: float = 0.0) -> Sequence[OutboxEntry]:
         """Take up to `limit` pending rows nobody holds, oldest first; ours until the claim runs out."""
-        now = self.primary.now()
-        free = and_(
-            outbox.c.state == "pending", or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now)
-        )
-        if older_than_seconds:
-            free = and_(free, outbox.c.created_at < self.primary.now(-older_than_seconds))
-        oldest = select(outbox.c.id).where(free).order_by(outbox.c.id).limit(limit)
-        async with self.primary.reader.connect() as connection:
-            if (await connection.execute(oldest.limit(1))).first() is None:
-                return []
-        statement = (
-            update(outbox)
-            .where(outbox.c.id.in_(oldest.with_for_update(skip_locked=True)))
-            .values(claimed_until=self.primary.now(self.claim_seconds))
-            .returning(outbox)
-        )
+        for _ in range(_CLAIM_ATTEMPTS):
+            ids = await self._find_free(limit, older_than_seconds)
+            entries = await self._claim(ids) if ids else []
+            if entries or not ids:
+                return entries
+        return []  # each time another replica was first: it is being done
+
+    async def _claim(self, ids: Sequence[int]) -> Sequence[OutboxEntry]:
         async with self.primary.writing() as connection:
+            still_free = (
+                select(outbox.c.id).where(_one_of(connection, ids), self._free()).order_by(outbox.c.id)
+            )
+            statement = (
+                update(outbox)
+                .where(outbox.c.id.in_(still_free.with_for_update(skip_locked=True)))
+                .values(claimed_until=self.primary.now(self.claim_seconds))
+                .returning(outbox)
+            )
             rows = (await connection.execute(statement)).all()
         return [_entry_from(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    async def _find_free(self, limit: int, older_than_seconds: float) -> Sequence[int]:
+        """Find the oldest rows that are free.
+
+        It goes through what is pending in the order of ids, a page at a time, and stops where it has enough
+        or, ids growing with time, where rows are too young: a million pending cost no more than a page.
+        """
+        found: list[int] = []
+        after = 0
+        async with self.primary.reader.connect() as connection:
+            while True:
+                old = outbox.c.created_at < self.primary.now(-older_than_seconds)
+                page = (await connection.execute(self.page_of_pending(after, limit, old))).all()
+                found.extend(row.id for row in page if row.free and (row.old or not older_than_seconds))
+                if len(found) >= limit or len(page) < limit or (older_than_seconds and not page[-1].old):
+                    return found[:limit]
+                after = page[-1].id
+
+    def page_of_pending(self, after: int, limit: int, old: ColumnElement[bool]) -> Select[Any]:
+        """Build the query of `limit` pending rows, oldest first, and whether each is free and `old`.
+
+        The index on (state, id) gives just these: to have the free ones only, PostgreSQL might sort all.
+        """
+        return (
+            select(outbox.c.id, self._free().label("free"), old.label("old"))
+            .where(outbox.c.state == "pending", outbox.c.id > after)
+            .order_by(outbox.c.id)
+            .limit(limit)
+        )
+
+    def _free(self) -> ColumnElement[bool]:
+        unclaimed = or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < self.primary.now())
+        return and_(outbox.c.state == "pending", unclaimed)
 
     async def release(self, entries: Iterable[OutboxEntry]) -> None:
         """Give up claims, so that another replica need not wait for them to run out."""
