@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from shadowfault_api.entities import Operation, OutboxEntry
 from shadowfault_api.evidence import EventType, Subject, new_record
 from shadowfault_api.store.schema import evidence_records, outbox
+from shadowfault_api.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 SUPERSEDED: Final = "superseded"
 # Looks for free rows, where other replicas are faster each time.
 _CLAIM_ATTEMPTS: Final = 3
-# Records built in one go of the event loop.
-_AT_ONCE: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +279,7 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
 
 async def _evidence_of(writes: Sequence[FailedWrite]) -> Sequence[dict[str, Any]]:
     """Build the records of a batch; hashing hundreds of them at once would hold requests up."""
-    rows = []
-    for number, write in enumerate(writes, 1):
-        rows.append(_evidence(write))
-        if number % _AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return rows
+    return [_evidence(write) async for write in in_turns(writes)]
 
 
 def _evidence(write: FailedWrite) -> dict[str, Any]:
