@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     shadow_timeout_seconds: _Seconds = Field(default=2.0, description="Deadline of one shadow write.")
     shadow_queue_size: int = Field(default=1000, ge=2, description="Shadow writes kept in memory.")
     shadow_batch_size: int = Field(default=200, ge=1, le=1000, description="Shadow writes in a transaction.")
-    shadow_batch_seconds: float = Field(default=0.02, ge=0, le=1, description="Time to collect a batch.")
+    shadow_batch_seconds: float = Field(default=0.05, ge=0, le=1, description="Time to collect a batch.")
     shadow_claim_seconds: _Seconds = Field(
         default=30.0, description="How long a pending row stays with the replica that took it."
     )

@@ -15,6 +15,7 @@ from shadowfault import FaultInjector, Surface
 from shadowfault_api.metrics import exemplar
 from shadowfault_api.shadow.failures import FailureType, classify, injected
 from shadowfault_api.store.outbox import FailedWrite, Failure, Settled
+from shadowfault_api.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
-# Failures told in one go of the event loop.
-_AT_ONCE: Final = 20
 
 
 @dataclass(slots=True)
@@ -177,10 +176,8 @@ class Settler:
         """Count and log what is on record: metrics, log and evidence tell of the same writes."""
         for labels, alike in _by_labels(settled.written).items():
             self._metrics.successes.labels(*labels).inc(len(alike))
-        for number, write in enumerate(settled.failed, 1):
+        async for write in in_turns(settled.failed):
             self._report_failure(write)
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # hundreds of lines at once would hold requests up
 
     def _report_failure(self, write: FailedWrite) -> None:
         entry, failure = write.entry, write.failure

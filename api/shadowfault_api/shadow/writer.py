@@ -36,7 +36,7 @@ class WriterOptions:
 
     queue_size: int = 1000
     batch_size: int = 200
-    batch_seconds: float = 0.02
+    batch_seconds: float = 0.05
     claim_seconds: float = 30.0
     sweep_seconds: float = 2.0
     give_up_seconds: float = 86400.0

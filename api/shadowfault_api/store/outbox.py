@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Row,
+    Select,
     and_,
     any_,
     delete,
@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from shadowfault_api.entities import Operation, OutboxEntry
 from shadowfault_api.evidence import EventType, Subject, new_record
 from shadowfault_api.store.schema import evidence_records, outbox
+from shadowfault_api.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from shadowfault_api.store.primary import Primary
 
 SUPERSEDED: Final = "superseded"
-# Records built in one go of the event loop.
-_AT_ONCE: Final = 20
+# Looks for free rows, where other replicas are faster each time.
+_CLAIM_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +83,59 @@ class Outbox:
 
     async def claim(self, limit: int, *, older_than_seconds: float = 0.0) -> Sequence[OutboxEntry]:
         """Take up to `limit` pending rows nobody holds, oldest first; ours until the claim runs out."""
-        now = self.primary.now()
-        free = and_(
-            outbox.c.state == "pending", or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < now)
-        )
-        if older_than_seconds:
-            free = and_(free, outbox.c.created_at < self.primary.now(-older_than_seconds))
-        oldest = select(outbox.c.id).where(free).order_by(outbox.c.id).limit(limit)
-        async with self.primary.reader.connect() as connection:
-            if (await connection.execute(oldest.limit(1))).first() is None:
-                return []
-        statement = (
-            update(outbox)
-            .where(outbox.c.id.in_(oldest.with_for_update(skip_locked=True)))
-            .values(claimed_until=self.primary.now(self.claim_seconds))
-            .returning(outbox)
-        )
+        for _ in range(_CLAIM_ATTEMPTS):
+            ids = await self._find_free(limit, older_than_seconds)
+            entries = await self._claim(ids) if ids else []
+            if entries or not ids:
+                return entries
+        return []  # each time another replica was first: it is being done
+
+    async def _claim(self, ids: Sequence[int]) -> Sequence[OutboxEntry]:
         async with self.primary.writing() as connection:
+            still_free = (
+                select(outbox.c.id).where(_one_of(connection, ids), self._free()).order_by(outbox.c.id)
+            )
+            statement = (
+                update(outbox)
+                .where(outbox.c.id.in_(still_free.with_for_update(skip_locked=True)))
+                .values(claimed_until=self.primary.now(self.claim_seconds))
+                .returning(outbox)
+            )
             rows = (await connection.execute(statement)).all()
         return [_entry_from(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    async def _find_free(self, limit: int, older_than_seconds: float) -> Sequence[int]:
+        """Find the oldest rows that are free.
+
+        It goes through what is pending in the order of ids, a page at a time, and stops where it has enough
+        or, ids growing with time, where rows are too young: a million pending cost no more than a page.
+        """
+        found: list[int] = []
+        after = 0
+        async with self.primary.reader.connect() as connection:
+            while True:
+                old = outbox.c.created_at < self.primary.now(-older_than_seconds)
+                page = (await connection.execute(self.page_of_pending(after, limit, old))).all()
+                found.extend(row.id for row in page if row.free and (row.old or not older_than_seconds))
+                if len(found) >= limit or len(page) < limit or (older_than_seconds and not page[-1].old):
+                    return found[:limit]
+                after = page[-1].id
+
+    def page_of_pending(self, after: int, limit: int, old: ColumnElement[bool]) -> Select[Any]:
+        """Build the query of `limit` pending rows, oldest first, and whether each is free and `old`.
+
+        The index on (state, id) gives just these: to have the free ones only, PostgreSQL might sort all.
+        """
+        return (
+            select(outbox.c.id, self._free().label("free"), old.label("old"))
+            .where(outbox.c.state == "pending", outbox.c.id > after)
+            .order_by(outbox.c.id)
+            .limit(limit)
+        )
+
+    def _free(self) -> ColumnElement[bool]:
+        unclaimed = or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < self.primary.now())
+        return and_(outbox.c.state == "pending", unclaimed)
 
     async def release(self, entries: Iterable[OutboxEntry]) -> None:
         """Give up claims, so that another replica need not wait for them to run out."""
@@ -244,12 +279,7 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
 
 async def _evidence_of(writes: Sequence[FailedWrite]) -> Sequence[dict[str, Any]]:
     """Build the records of a batch; hashing hundreds of them at once would hold requests up."""
-    rows = []
-    for number, write in enumerate(writes, 1):
-        rows.append(_evidence(write))
-        if number % _AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return rows
+    return [_evidence(write) async for write in in_turns(writes)]
 
 
 def _evidence(write: FailedWrite) -> dict[str, Any]:

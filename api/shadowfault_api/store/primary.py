@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     text,
     update,
@@ -98,16 +99,37 @@ class Primary:
             await connection.execute(text("SELECT 1"))
 
 
-# Built once: building a statement of this size takes longer than the database takes to run it.
-_INSERT_LISTING: Final = insert(listings).values(
-    {column.name: bindparam(f"listing_{column.name}", type_=column.type) for column in listings.columns}
-)
+# Statements that are built once: building one takes longer than PostgreSQL takes to run it.
 _ENQUEUE_SQLITE: Final = insert(outbox).returning(outbox.c.id)
-# The clock of a claim is the database's, see `Primary.now`; the other columns are those of the parameters.
+# The clock of a claim is the database's, see `Primary.now`. The other columns are those of the parameters.
 _ENQUEUE: Final = _ENQUEUE_SQLITE.values(
     claimed_until=func.now() + cast(bindparam("claim", type_=Interval()), Interval())
 )
-_CREATE: Final = _ENQUEUE.add_cte(_INSERT_LISTING.cte("listing"))
+
+
+def _create_statement() -> Any:  # noqa: ANN401 - a statement of SQLAlchemy
+    """Build the insert of a listing and of its outbox row, with what they have in common sent once."""
+    listing_id = bindparam("listing_id", type_=listings.c.id.type)
+    at = bindparam("at", type_=listings.c.created_at.type)
+    row = {
+        "id": listing_id,
+        "title": bindparam("title", type_=listings.c.title.type),
+        "price": bindparam("price", type_=listings.c.price.type),
+        "version": literal_column("1"),
+        "created_at": at,
+        "updated_at": at,
+    }
+    both = _ENQUEUE.add_cte(insert(listings).values(row).cte("listing"))
+    return both.values(
+        entity_type=literal_column(f"'{LISTING}'"),
+        entity_id=listing_id,
+        operation=literal_column(f"'{Operation.CREATE.value}'"),
+        version=literal_column("1"),
+        created_at=at,
+    )
+
+
+_CREATE: Final = _create_statement()
 
 
 class ListingStore:
@@ -120,24 +142,25 @@ class ListingStore:
         """Write a listing and its outbox row in one transaction."""
         now = datetime.now(UTC)
         listing = Listing(new_id(), title, price, 1, now, now)
-        row = {
-            "listing_id": listing.id,
-            "listing_title": title,
-            "listing_price": price,
-            "listing_version": 1,
-            "listing_created_at": now,
-            "listing_updated_at": now,
-        }
-        values = self._outbox_values(listing, Operation.CREATE, now, origin)
+        entry = _entry(listing, Operation.CREATE, now, origin)
         if self._primary.postgresql:
             # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
+            values = {
+                "listing_id": listing.id,
+                "title": title,
+                "price": price,
+                "at": now,
+                "payload": entry.payload,
+                "request_id": entry.request_id,
+                "request_id_given": entry.request_id_given,
+                "traceparent": entry.traceparent,
+                "claim": _interval(origin.claim_seconds),
+            }
             async with self._primary.autocommit.connect() as connection:
-                outbox_id = (await connection.execute(_CREATE, {**row, **values})).scalar_one()
-        else:
-            async with self._primary.writing() as connection:
-                await connection.execute(_INSERT_LISTING, row)
-                outbox_id = await self._enqueue(connection, values)
-        return listing, _entry(outbox_id, values)
+                return listing, replace(entry, id=(await connection.execute(_CREATE, values)).scalar_one())
+        async with self._primary.writing() as connection:
+            await connection.execute(insert(listings), asdict(listing))
+            return listing, await self._enqueue(connection, entry, origin)
 
     async def get(self, listing_id: str) -> Listing | None:
         """Read one listing."""
@@ -170,9 +193,8 @@ class ListingStore:
         async with self._primary.writing() as connection:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=1)
-            values = self._outbox_values(listing, Operation.UPDATE, now, origin)
-            outbox_id = await self._enqueue(connection, values)
-        return listing, _entry(outbox_id, values)
+            entry = _entry(listing, Operation.UPDATE, now, origin)
+            return listing, await self._enqueue(connection, entry, origin)
 
     async def delete(
         self, listing_id: str, origin: Origin, *, expected_version: int | None = None
@@ -188,9 +210,8 @@ class ListingStore:
             statement = delete(listings).where(listings.c.id == listing_id).returning(listings)
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=0)
-            values = self._outbox_values(listing, Operation.DELETE, now, origin)
-            outbox_id = await self._enqueue(connection, values)
-        return _entry(outbox_id, values)
+            entry = _entry(listing, Operation.DELETE, now, origin)
+            return await self._enqueue(connection, entry, origin)
 
     async def exists(self, listing_id: str) -> bool:
         """Tell whether there is such a listing."""
@@ -235,33 +256,31 @@ class ListingStore:
             raise NotFoundError(listing_id)
         return row.views or 0
 
-    async def _enqueue(self, connection: AsyncConnection, values: dict[str, Any]) -> int:
-        statement = _ENQUEUE if self._primary.postgresql else _ENQUEUE_SQLITE
-        outbox_id: int = (await connection.execute(statement, values)).scalar_one()
-        return outbox_id
-
-    def _outbox_values(
-        self, listing: Listing, operation: Operation, now: datetime, origin: Origin
-    ) -> dict[str, Any]:
-        """Build the parameters of the statement that enqueues."""
-        deleting = operation is Operation.DELETE
-        return {
-            "entity_type": LISTING,
-            "entity_id": listing.id,
-            "operation": operation.value,
-            "version": listing.version + 1 if deleting else listing.version,
-            "payload": None if deleting else payload_of(listing),
-            "request_id": origin.request_id,
-            "request_id_given": origin.request_id_given,
-            "created_at": now,
-            "traceparent": origin.traceparent,
-            **self._claim(origin.claim_seconds),
+    async def _enqueue(self, connection: AsyncConnection, entry: OutboxEntry, origin: Origin) -> OutboxEntry:
+        """Write the outbox row of an entry; returns the entry with the row's id."""
+        values: dict[str, Any] = {
+            "entity_type": entry.entity_type,
+            "entity_id": entry.entity_id,
+            "operation": entry.operation.value,
+            "version": entry.version,
+            "payload": entry.payload,
+            "request_id": entry.request_id,
+            "request_id_given": entry.request_id_given,
+            "created_at": entry.created_at,
+            "traceparent": entry.traceparent,
         }
-
-    def _claim(self, seconds: float | None) -> dict[str, Any]:
+        seconds = origin.claim_seconds
         if self._primary.postgresql:
-            return {"claim": None if seconds is None else timedelta(seconds=seconds)}
-        return {"claimed_until": None if seconds is None else self._primary.now(seconds)}
+            statement, claim = _ENQUEUE, {"claim": _interval(seconds)}
+        else:
+            claimed_until = None if seconds is None else self._primary.now(seconds)
+            statement, claim = _ENQUEUE_SQLITE, {"claimed_until": claimed_until}
+        result = await connection.execute(statement, {**values, **claim})
+        return replace(entry, id=result.scalar_one())
+
+
+def _interval(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def page_query(after: str | None, limit: int) -> Select[Any]:
@@ -285,16 +304,18 @@ def _expect(row: Row[Any] | None, expected_version: int | None, *, written: int)
     return listing
 
 
-def _entry(outbox_id: int, values: dict[str, Any]) -> OutboxEntry:
+def _entry(listing: Listing, operation: Operation, now: datetime, origin: Origin) -> OutboxEntry:
+    """Build the entry of a write; its id is the outbox row's, which is not there yet."""
+    deleting = operation is Operation.DELETE
     return OutboxEntry(
-        id=outbox_id,
-        entity_type=values["entity_type"],
-        entity_id=values["entity_id"],
-        operation=Operation(values["operation"]),
-        version=values["version"],
-        payload=values["payload"],
-        request_id=values["request_id"],
-        request_id_given=values["request_id_given"],
-        created_at=values["created_at"],
-        traceparent=values["traceparent"],
+        id=0,
+        entity_type=LISTING,
+        entity_id=listing.id,
+        operation=operation,
+        version=listing.version + 1 if deleting else listing.version,
+        payload=None if deleting else payload_of(listing),
+        request_id=origin.request_id,
+        request_id_given=origin.request_id_given,
+        created_at=now,
+        traceparent=origin.traceparent,
     )
