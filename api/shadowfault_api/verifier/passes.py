@@ -264,7 +264,8 @@ class Pass:
         seen: set[Key] = set()
         mark = time.monotonic()
         with self._scanner(None) as scanner:
-            for page in self._candidates(scanner, since):
+            for equal, page in self._candidates(scanner, since):
+                looked_at += equal
                 keys = [key for key in page if key not in seen]
                 if len(seen) < _REMEMBERED_KEYS:
                     seen.update(keys)
@@ -275,8 +276,10 @@ class Pass:
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 
-    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[list[Key]]:
-        yield from scanner.changed(since - self._options.overlap, _PAGE * self._options.chunk_size)
+    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[tuple[int, list[Key]]]:
+        yield from scanner.changed(
+            since - self._options.overlap, self.started_at, _PAGE * self._options.chunk_size
+        )
         after = 0
         while True:
             with self._primary.snapshot() as connection:
@@ -285,7 +288,7 @@ class Pass:
                 )
             if not rows:
                 return
-            yield list(dict.fromkeys((row.entity_id,) for row in rows))
+            yield 0, list(dict.fromkeys((row.entity_id,) for row in rows))
             after = rows[-1].id
             self._rest(0.0)
 

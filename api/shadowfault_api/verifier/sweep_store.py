@@ -114,7 +114,7 @@ def watermark(connection: Connection, entity_type: str) -> datetime | None:
         verifier_sweeps.c.entity_type == entity_type, verifier_sweeps.c.finished_at.is_not(None)
     )
     passed = select(discrepancy_checks.c.watermark).where(discrepancy_checks.c.entity_type == entity_type)
-    found = [connection.execute(query).scalar() for query in (swept, passed)]
+    found = connection.execute(select(swept.scalar_subquery(), passed.scalar_subquery())).one()
     return max((moment for moment in found if moment is not None), default=None)
 
 
