@@ -56,8 +56,9 @@ def _refused(primary: Side) -> AlreadyRunningError:
 class PartLocks:
     """The locks of parts, in the session that holds the verifier's lock for a shard."""
 
-    # The lock of whoever puts the parts together: no part has this number.
+    # Those of whoever puts the parts together, and of whoever makes a pass alone: no part has such a number.
     MERGE: Final = 2**31 - 1
+    ALONE: Final = 2**31 - 2
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

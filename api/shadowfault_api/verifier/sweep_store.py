@@ -24,6 +24,12 @@ def going_on(connection: Connection, entity_type: str) -> Sweep | None:
     return _one(connection, mine & verifier_sweeps.c.finished_at.is_(None))
 
 
+def last_through(connection: Connection, entity_type: str) -> Sweep | None:
+    """Read the last sweep that is through."""
+    mine = verifier_sweeps.c.entity_type == entity_type
+    return _one(connection, mine & verifier_sweeps.c.finished_at.is_not(None))
+
+
 def of_run(connection: Connection, run_id: str) -> Sweep | None:
     """Read the sweep a run works on, or worked on last."""
     return _one(connection, verifier_sweeps.c.run_id == run_id)
