@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect
 
-from shadowfault_api.store.migrate import Database, migrate
+from shadowfault_api.store.migrate import Database, _config, migrate
 from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_testing.service import query
 
@@ -86,3 +87,20 @@ def test_a_schema_newer_than_the_code_is_not_touched(database_pair: DatabasePair
     query(database_pair.primary, "UPDATE alembic_version SET version_num = 'from_the_future'")
     with pytest.raises(Exception, match="from_the_future"):
         migrate(database_pair.primary, Database.PRIMARY)
+
+
+@pytest.mark.parametrize(("which", "before"), [("primary", "primary_0005"), ("shadow", "shadow_0001")])
+def test_an_index_built_beforehand_is_taken_as_it_is(
+    database_pair: DatabasePair, which: str, before: str
+) -> None:
+    """On a big table it is built beside the writers."""
+    url = _url(database_pair, Database(which))
+    engine = create_sync_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(_config(connection, Database(which)), before)
+    query(url, "CREATE INDEX ix_listings_updated_at_id ON listings (updated_at, id)")
+    migrate(url, which)
+    with engine.connect() as connection:
+        names = {index["name"] for index in inspect(connection).get_indexes("listings")}
+    engine.dispose()
+    assert "ix_listings_updated_at_id" in names

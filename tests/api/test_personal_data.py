@@ -171,6 +171,7 @@ def test_no_personal_data_in_logs_metrics_evidence_jobs_or_discrepancies(
 
 COMMANDS: Final = (
     ["verify"],
+    ["verify", "--mode", "incremental"],
     ["verify", "--output", "json"],
     ["repair", "--type", "missing_in_shadow"],
     ["repair", "--type", "data_mismatch", "--apply", "--output", "json"],

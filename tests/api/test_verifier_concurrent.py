@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from shadowfault_api.evidence import EventType
-from shadowfault_api.verifier import VerifierOptions, VerifierReport, verify_stores
+from shadowfault_api.verifier import Mode, VerifierOptions, VerifierReport, verify_stores
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,19 +42,22 @@ async def live(service: Service, seed: int) -> None:
             assert answer.is_success, answer.text
 
 
-async def verify(stores: Stores) -> VerifierReport:
-    return await asyncio.to_thread(verify_stores, stores.primary, stores.shadow, options=OPTIONS)
+async def verify(stores: Stores, mode: Mode = Mode.FULL) -> VerifierReport:
+    options = replace(OPTIONS, mode=mode)
+    return await asyncio.to_thread(verify_stores, stores.primary, stores.shadow, options=options)
 
 
-async def verified_under_writes(stores: Stores, replicas: list[Service]) -> list[VerifierReport]:
+async def verified_under_writes(
+    stores: Stores, replicas: list[Service], mode: Mode = Mode.FULL
+) -> list[VerifierReport]:
     """Verify again and again until the clients are done, and once more when all is settled."""
     writing = asyncio.gather(*(live(replicas[seed % len(replicas)], seed) for seed in range(CLIENTS)))
     reports = []
     while not writing.done():
-        reports.append(await verify(stores))
+        reports.append(await verify(stores, mode))
     await writing
     await replicas[0].settled()
-    reports.append(await verify(stores))
+    reports.append(await verify(stores, mode))
     return reports
 
 
@@ -67,12 +73,15 @@ async def test_no_false_alarm_while_replicas_write(stores: Stores, start: Start)
     assert reports[-1].scanned_primary == reports[-1].scanned_shadow > 0
 
 
+@pytest.mark.parametrize("mode", list(Mode))
 async def test_every_injected_loss_is_found_and_explained_while_replicas_write(
-    stores: Stores, start: Start
+    stores: Stores, start: Start, mode: Mode
 ) -> None:
     chaos = {"fail_rate": "0.3", "seed": "s", "experiment": "staging/third", "experiment_uid": "uid-1"}
     replicas = [await start(chaos=chaos, **PATIENT), await start(chaos=chaos, **PATIENT)]
-    reports = await verified_under_writes(stores, replicas)
+    await verify(stores)  # so that all that follow are of that mode
+    reports = await verified_under_writes(stores, replicas, mode)
+    assert {report.mode for report in reports} == {mode}
     assert [report.unexplained for report in reports] == [0] * len(reports)
     assert stores.open_discrepancies() == {
         key: (kind, "injected") for key, kind in naive(replicas[0]).items()

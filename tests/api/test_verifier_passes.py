@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text, update
 
@@ -27,8 +27,11 @@ from shadowfault_api.store.schema import (
     verifier_sweeps,
 )
 from shadowfault_api.verifier import Mode, VerificationError, VerifierOptions, verify_stores
+from shadowfault_api.verifier.errors import TooSlowError
 from shadowfault_api.verifier.side import Side
+from shadowfault_api.verifier.stores import Window
 from shadowfault_api.verifier.stores.postgresql import PostgresqlStore
+from shadowfault_api.verifier.stores.sqlite import SqliteStore
 from shadowfault_api.verifier.tables import LISTINGS
 from shadowfault_testing.commandline import shadowfault
 from shadowfault_testing.stores import NOW, listing_row
@@ -107,11 +110,25 @@ class Model:
         both = primary.keys() & shadow.keys()
         return found | {key: "data_mismatch" for key in both if primary[key] != shadow[key]}
 
+    def told(self, since: datetime) -> set[str]:
+        """The keys of which a row says, on either side, that it changed."""
+        rows = [*self.sides["primary"].values(), *self.sides["shadow"].values()]
+        return {row["id"] for row in rows if row["updated_at"] >= since}
+
     def open(self) -> dict[str, str]:
         return {key: kind for key, (kind, _) in self.stores.open_discrepancies().items()}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # to shrink takes minutes: the example is small anyway
+)
 @given(
     titles=st.dictionaries(st.sampled_from(IDS), st.sampled_from(["x", "y"]), min_size=4),
     rounds=st.lists(MUTATIONS, min_size=1, max_size=4),
@@ -126,13 +143,14 @@ def test_incremental_passes_find_in_the_end_what_a_naive_comparison_finds(
         connection.execute(verifier_parts.delete())
     assert verify(stores).mode is Mode.FULL  # the first one ever
     for mutations in rounds:
+        since = datetime.now(UTC)
         for mutation in mutations:
             model.apply(mutation)
         report = verify(stores)
         assert report.mode is Mode.INCREMENTAL
         # What says that it changed is found by the very next pass, and nothing that is not so.
         naive, found = model.naive(), model.open()
-        told = {one.key for one in mutations if one.tells and one.title is not None}
+        told = model.told(since)
         assert {key: naive.get(key) for key in told} == {key: found.get(key) for key in told}
         assert found.items() <= naive.items()
     last = datetime.now(UTC)
@@ -203,6 +221,34 @@ def test_a_failed_write_is_looked_at_whatever_its_row_says(stores: Stores) -> No
     stores.entry(rows[-1]["id"], "create", 1, state="failed", failure_type="injected")
     report = verify(stores)
     assert (report.changed_keys, report.by_cause) == (1, {"injected": 1})
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("slow", [False, True])
+def test_of_many_that_changed_alike_the_one_that_did_not_is_found(
+    stores: Stores, at_once: bool, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [listing_row(key) for key in keys(60)]
+    stores.put_all(rows)
+    stores.shadow_put_all(rows)
+    verify(stores)
+    now = datetime.now(UTC)
+    for number, row in enumerate(rows[20:]):
+        at = now if at_once else now + timedelta(seconds=number)
+        stores.change(row["id"], title="new", updated_at=at)
+        stores.shadow_change(row["id"], title="new", updated_at=at)
+    subject = rows[47]["id"]
+    stores.shadow_change(subject, title="mangled")
+    if slow:  # then the keys are read, and none is passed over
+        for store in (PostgresqlStore, SqliteStore):
+            monkeypatch.setattr(store, "digest_changed", _too_slow)
+    report = verify(stores)
+    assert (report.changed_keys, report.new) == (40, 1)
+    assert stores.open_discrepancies().keys() == {subject}
+
+
+def _too_slow(_store: object, _window: Window) -> None:
+    raise TooSlowError
 
 
 def test_a_tombstone_tells_too(stores: Stores) -> None:
@@ -289,6 +335,18 @@ def test_a_stopped_sweep_goes_on(stores: Stores) -> None:
     assert sweep.started_at < report.started_at
     assert sweep.finished_at is not None
     assert [run.state for run in stores.rows(job_runs)] == ["failed", "succeeded"]
+
+
+def test_a_stopped_sweep_in_which_nothing_differs_goes_on_too(stores: Stores) -> None:
+    rows = [listing_row(key) for key in keys(20)]
+    stores.put_all(rows)
+    stores.shadow_put_all(rows)
+    stop = StopAfter(2)
+    with pytest.raises(VerificationError, match="stopped before its end"):
+        verify(stores, replace(FULL, stopping=stop.stopping, progress=stop))
+    (part,) = stores.rows(verifier_parts)
+    assert 0 < part.rows_looked_at < 20
+    assert verify(stores, replace(FULL, resume=True)).scanned_primary == 20
 
 
 @pytest.mark.usefixtures("interrupted")
@@ -399,12 +457,14 @@ def test_changed_rows_are_found_by_the_index_on_every_page(
 
     monkeypatch.setattr(store, "_fetch", noted)
     since = NOW + timedelta(seconds=4000)
-    page = store.changed(since, None, 10)
-    assert [row.key for row in page + store.changed(since, page[-1], 10)] == [
+    window = Window(since)
+    page = store.changed(window, None, 10)
+    assert [row.key for row in page + store.changed(window, page[-1], 10)] == [
         (row["id"],) for row in rows[4000:4020]
     ]
-    pages = [(query, bound) for query, bound in asked if "LIMIT" in query]
-    assert len(pages) == 2
+    assert store.digest_changed(Window(since, since + timedelta(seconds=50))).rows == 50
+    pages = [(query, bound) for query, bound in asked if "updated_at" in query]
+    assert len(pages) == 3
     for query, bound in pages:
         with stores.primary.begin() as connection:
             plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {query}", bound).scalars())

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from sqlalchemy import select
 
 from shadowfault_api.evidence import EventType
 from shadowfault_api.store.schema import discrepancies, job_runs, verifier_parts, verifier_sweeps
-from shadowfault_api.verifier import VerificationError, VerifierOptions, verify_stores
+from shadowfault_api.verifier import Mode, VerificationError, VerifierOptions, verify_stores
 from shadowfault_api.verifier.errors import AlreadyRunningError, ShardError
 from shadowfault_api.verifier.lock import PartLocks, exclusive, shared
 from shadowfault_api.verifier.report import ShardReport, VerifierReport
@@ -45,8 +47,17 @@ def fill(stores: Stores, total: int, every: int) -> list[str]:
     return [row["id"] for row in rows[::every]]
 
 
-def run(stores: Stores, number: int, count: int = 3, run_id: str = RUN) -> ShardReport | VerifierReport:
-    return verify_shard(stores.primary, stores.shadow, Shard(number, count, run_id), options=SMALL)
+def run(
+    stores: Stores,
+    number: int,
+    count: int = 3,
+    run_id: str = RUN,
+    options: VerifierOptions = SMALL,
+) -> ShardReport | VerifierReport:
+    return verify_shard(stores.primary, stores.shadow, Shard(number, count, run_id), options=options)
+
+
+INCREMENTAL = replace(SMALL, mode=Mode.INCREMENTAL, full_every=timedelta(days=1))
 
 
 @on_postgresql
@@ -166,6 +177,61 @@ async def test_shards_at_work_are_a_run_at_work(service: Service, stores: Stores
     run(stores, 2)
     (job,) = (await service.client.get("/api/admin/jobs")).json()
     assert [one["state"] for one in job["lastRuns"]] == ["succeeded"]
+
+
+@on_postgresql
+def test_until_the_sweep_is_due_one_shard_looks_at_what_changed(stores: Stores) -> None:
+    missing = fill(stores, 30, 7)
+    first = [run(stores, number, options=INCREMENTAL) for number in range(3)][-1]
+    assert isinstance(first, VerifierReport)
+    assert (first.mode, first.scanned_primary) == (Mode.FULL, 30)  # there was no sweep yet
+    stores.change(missing[0], title="new", updated_at=datetime.now(UTC))
+    alone = run(stores, 1, run_id="second", options=INCREMENTAL)
+    assert isinstance(alone, VerifierReport)
+    assert (alone.mode, alone.changed_keys, alone.scanned_primary) == (Mode.INCREMENTAL, 1, 0)
+    assert (alone.persisting, alone.open, alone.sweep.id) == (len(missing), len(missing), first.sweep.id)
+    for number in range(3):
+        report = run(stores, number, run_id="second", options=INCREMENTAL)
+        assert isinstance(report, ShardReport)
+        assert report.tally is None
+    assert [job.state for job in stores.rows(job_runs)] == ["succeeded", "succeeded"]
+    due = replace(INCREMENTAL, full_every=timedelta(microseconds=1))
+    last = [run(stores, number, run_id="third", options=due) for number in range(3)][-1]
+    assert isinstance(last, VerifierReport)
+    assert (last.mode, last.scanned_primary, last.persisting) == (Mode.FULL, 30, len(missing))
+
+
+@on_postgresql
+def test_a_shard_that_died_alone_is_followed_by_another(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(stores, 9, 2)
+    for number in range(3):
+        run(stores, number)
+    with monkeypatch.context() as patch:
+        patch.setattr("shadowfault_api.verifier.runs.succeed", _die)
+        with pytest.raises(KeyboardInterrupt):
+            run(stores, 0, run_id="second", options=INCREMENTAL)
+    with shared(Side("primary", stores.primary, 5.0)) as locks:
+        assert locks.claim(PartLocks.ALONE)
+        assert isinstance(run(stores, 1, run_id="second", options=INCREMENTAL), ShardReport)
+    assert isinstance(run(stores, 1, run_id="second", options=INCREMENTAL), VerifierReport)
+
+
+@on_postgresql
+def test_the_next_run_goes_on_with_the_sweep_of_one_that_was_given_up(stores: Stores) -> None:
+    missing = fill(stores, 30, 7)
+    run(stores, 0, options=INCREMENTAL)
+    begun = stores.rows(verifier_sweeps)[0].started_at
+    reports = [run(stores, number, run_id="second", options=INCREMENTAL) for number in range(3)]
+    assert isinstance(reports[0], ShardReport)
+    assert reports[0].tally is None  # its part was done
+    merged = reports[-1]
+    assert isinstance(merged, VerifierReport)
+    assert (merged.sweep.started_at, merged.sweep.resumed) == (begun, True)
+    assert (merged.scanned_primary, merged.new, merged.open) == (30, len(missing), len(missing))
+    with pytest.raises(ShardError, match="another verification has begun since"):
+        run(stores, 1, options=INCREMENTAL)
 
 
 @pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)

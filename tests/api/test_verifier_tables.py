@@ -18,7 +18,7 @@ from shadowfault_api.verifier.differences import differing_keys
 from shadowfault_api.verifier.errors import SchemaError, UnprovenError
 from shadowfault_api.verifier.pace import Pace
 from shadowfault_api.verifier.side import Side
-from shadowfault_api.verifier.stores import Digest, Method, Span
+from shadowfault_api.verifier.stores import Digest, Method, Span, Window
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.stores.postgresql import PostgresqlStore
 from shadowfault_api.verifier.stores.probes import probes_of
@@ -488,10 +488,14 @@ def test_rows_that_say_they_changed(things: Pair) -> None:
     stores = open_stores(*zip((things.primary, things.shadow), specs, strict=True))[:2]
     since = datetime(2026, 5, 1, tzinfo=UTC)
     for store in stores:
-        first = store.changed(since, None, 3)
-        rows = first + store.changed(since, first[-1], 3)
+        window = Window(since)
+        first = store.changed(window, None, 3)
+        rows = first + store.changed(window, first[-1], 3)
         assert [row.key for row in rows] == [(number, "a") for number in (1, 3, 5, 7, 9)]
-        assert store.changed(since, rows[-1], 3) == []
+        assert store.changed(window, rows[-1], 3) == []
+        assert store.changed(window, None, 3, dead=True) == []
+        assert store.digest_changed(window).rows == 5
+        assert store.digest_changed(Window(since, datetime(2026, 6, 1, tzinfo=UTC))).rows == 0
         assert store.estimate() == 10
         assert store.boundary(Span((3, "a"), (6, "a")), 3) == (6, "a")
         assert store.boundary(Span((3, "a"), (6, "a")), 4) is None

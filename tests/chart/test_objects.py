@@ -133,7 +133,7 @@ def test_shards_are_an_indexed_job_whose_pods_know_their_run(helm: Helm) -> None
     assert job["backoffLimitPerIndex"] > 0
     assert "backoffLimit" not in job  # it would end the Job before an index has had its tries
     assert "--shards 4" in " ".join(container["command"])
-    assert "--mode" not in container["command"]
+    assert "--mode incremental --full-every 24h" in " ".join(container["command"])
     environment = {entry["name"]: entry for entry in container["env"]}
     assert environment["VERIFIER_RUN_ID"]["valueFrom"] == {
         "fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}

@@ -91,7 +91,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
     shards: Annotated[
         int,
         typer.Option(
-            min=1, max=MOST_SHARDS, help="Processes that share a full pass, each with a part of the keys."
+            min=1, max=MOST_SHARDS, help="Processes that share a sweep, each with a part of the keys."
         ),
     ] = 1,
     shard: Annotated[
@@ -125,8 +125,8 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
     if resume and mode is Mode.INCREMENTAL:
         raise _not_verified("--resume is for a full pass: an incremental one goes on with its sweep anyway")
     part = None if shards == 1 else _shard(shards, shard, run_id)
-    if part is not None and (resume or mode is Mode.INCREMENTAL):
-        raise _not_verified("shards make a full pass, and go on by themselves: leave out --mode and --resume")
+    if part is not None and resume:
+        raise _not_verified("shards go on by themselves: leave out --resume")
     settings = _settings()
     stopping = Event()
     # A pod that is deleted gets SIGTERM: the run ends between two statements and is entered as failed.

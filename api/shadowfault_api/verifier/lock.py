@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,8 +56,9 @@ def _refused(primary: Side) -> AlreadyRunningError:
 class PartLocks:
     """The locks of parts, in the session that holds the verifier's lock for a shard."""
 
-    # The lock of whoever puts the parts together: no part has this number.
+    # Those of whoever puts the parts together, and of whoever makes a pass alone: no part has such a number.
     MERGE: Final = 2**31 - 1
+    ALONE: Final = 2**31 - 2
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -100,8 +101,7 @@ def _advisory_lock(primary: Side, kind: str = "") -> Iterator[Connection]:
         try:
             connection = stack.enter_context(primary.engine.connect())
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Also where the unlocking fails: the session does not go back to the pool, and its end unlocks.
-            stack.callback(connection.invalidate)
+            stack.callback(_unlock, connection)
             ours = connection.execute(
                 text(f"SELECT pg_try_advisory_lock{kind}({VERIFIER_LOCK_KEY})")
             ).scalar_one()
@@ -109,14 +109,18 @@ def _advisory_lock(primary: Side, kind: str = "") -> Iterator[Connection]:
             raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
         if not ours:
             raise _refused(primary)
-        stack.callback(_unlock, connection)
         yield connection
 
 
 def _unlock(connection: Connection) -> None:
-    """Unlock now: the server notices the end of a session a moment later, and the next run may be sooner."""
-    with suppress(SQLAlchemyError):
+    """Unlock now: the server notices the end of a session a moment later, and the next run may be sooner.
+
+    Where that fails the session does not go back to the pool, and its end unlocks.
+    """
+    try:
         connection.execute(text("SELECT pg_advisory_unlock_all()"))
+    except SQLAlchemyError:
+        connection.invalidate()
 
 
 @contextmanager

@@ -93,6 +93,17 @@ class Pass:
                 return self._incremental(since, then)
         return self._full()
 
+    def changes(self) -> Outcome | None:
+        """Look at what changed, and at no piece of a sweep; None where there has been no whole sweep."""
+        with self._primary.snapshot() as connection:
+            since = sweep_store.watermark(connection, self._entity.entity_type)
+            then = sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
+            sweep = sweep_store.last_through(connection, self._entity.entity_type)
+        if since is None or sweep is None:
+            return None
+        tally, changed = self._changed(since)
+        return self._reported(sweep, tally, changed, then, resumed=False)
+
     def estimate(self) -> int:
         """Tell roughly how many rows there are, by the side that has more."""
         return max(store.estimate() for store in self._stores)
@@ -219,6 +230,11 @@ class Pass:
         if sweep.through:
             self.finish(sweep)
             self._begin()  # at once, so that it is through in time
+        return self._reported(sweep, tally, changed, watermark, resumed=resumed)
+
+    def _reported(
+        self, sweep: Sweep, tally: Tally, changed: int, watermark: datetime, *, resumed: bool
+    ) -> Outcome:
         report = self.report(
             Mode.INCREMENTAL,
             SweepNote.of(sweep, resumed=resumed),
@@ -264,7 +280,8 @@ class Pass:
         seen: set[Key] = set()
         mark = time.monotonic()
         with self._scanner(None) as scanner:
-            for page in self._candidates(scanner, since):
+            for equal, page in self._candidates(scanner, since):
+                looked_at += equal
                 keys = [key for key in page if key not in seen]
                 if len(seen) < _REMEMBERED_KEYS:
                     seen.update(keys)
@@ -275,8 +292,10 @@ class Pass:
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 
-    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[list[Key]]:
-        yield from scanner.changed(since - self._options.overlap, _PAGE * self._options.chunk_size)
+    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[tuple[int, list[Key]]]:
+        yield from scanner.changed(
+            since - self._options.overlap, self.started_at, _PAGE * self._options.chunk_size
+        )
         after = 0
         while True:
             with self._primary.snapshot() as connection:
@@ -285,7 +304,7 @@ class Pass:
                 )
             if not rows:
                 return
-            yield list(dict.fromkeys((row.entity_id,) for row in rows))
+            yield 0, list(dict.fromkeys((row.entity_id,) for row in rows))
             after = rows[-1].id
             self._rest(0.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -53,16 +53,38 @@ def abandon_others(connection: Connection, ours: str) -> None:
     )
 
 
-def enter(connection: Connection, run_id: str, trigger: Trigger, started_at: datetime) -> None:
-    """Enter a run that goes on."""
-    values = {"id": run_id, "job": JOB, "trigger": trigger, "state": "running", "started_at": started_at}
+def enter(
+    connection: Connection,
+    run_id: str,
+    trigger: Trigger,
+    started_at: datetime,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Enter a run that goes on, with what is known of its result."""
+    values = {
+        "id": run_id,
+        "job": JOB,
+        "trigger": trigger,
+        "state": "running",
+        "started_at": started_at,
+        "result": result,
+    }
     connection.execute(insert(job_runs).values(values))
 
 
-def state_of(connection: Connection, run_id: str) -> str | None:
-    """Read the state of a run; None where it is not entered."""
-    query = select(job_runs.c.state).where(job_runs.c.job == JOB, job_runs.c.id == run_id)
-    return connection.execute(query).scalar()
+class Entry(NamedTuple):
+    """A run as it is entered."""
+
+    state: str
+    started_at: datetime
+    result: dict[str, Any] | None
+
+
+def entry(connection: Connection, run_id: str) -> Entry | None:
+    """Read how a run is entered."""
+    query = select(job_runs.c.state, job_runs.c.started_at, job_runs.c.result)
+    row = connection.execute(query.where(job_runs.c.job == JOB, job_runs.c.id == run_id)).first()
+    return None if row is None else Entry(*row)
 
 
 def reopen(connection: Connection, run_id: str) -> None:

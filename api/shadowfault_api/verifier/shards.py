@@ -3,6 +3,9 @@
 Whoever comes first enters the run and cuts the keys; the others read where their part is. Whoever ends last
 puts the parts together. Both are decided under one lock, in one transaction. A shard that fails enters no end
 of the run: it is started again, and goes on from its part's cursor.
+
+Where passes are incremental, shards share the sweep when it is due. Until then the one that comes first looks
+at what changed, and the others have nothing to do.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from shadowfault_api.verifier.stopping import rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -39,6 +43,8 @@ _LOOK_SECONDS: Final = 0.2
 # The session of a pod that was killed may outlive it by so much.
 _PREDECESSOR_SECONDS: Final = 30.0
 MOST_SHARDS: Final = 100
+# How a run is entered that one shard makes alone.
+_ALONE: Final = {"mode": Mode.INCREMENTAL.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class Shard:
 
 
 class _Step(Enum):
+    ALONE = auto()
     SWEEP = auto()
     MERGE = auto()
     NOTHING = auto()
@@ -84,7 +91,7 @@ def verify_shard(
     trigger: runs.Trigger = "cli",
     options: VerifierOptions | None = None,
 ) -> ShardReport | VerifierReport:
-    """Do one part of a full pass. Blocks: run it in a thread.
+    """Do one part of a pass. Blocks: run it in a thread.
 
     Returns:
         What this shard did; of the one that ends last, the report of all of them together.
@@ -119,6 +126,8 @@ class _Sharded:
     def run(self) -> ShardReport | VerifierReport:
         step, sweep = self._joined()
         tally = None
+        if step is _Step.ALONE:
+            return self._alone()
         if step is _Step.SWEEP and sweep is not None:
             part = sweep.parts[self._shard.number]
             self._pass.go_through(sweep, [part], None, sweep.started_at)
@@ -148,15 +157,23 @@ class _Sharded:
 
     def _join(self, connection: Connection) -> tuple[_Step, Sweep | None]:
         """Find the part of this shard, or make the parts."""
-        state = runs.state_of(connection, self._shard.run_id)
-        if state is None:
-            sweep: Sweep | None = self._begin(connection)
+        entry = runs.entry(connection, self._shard.run_id)
+        if entry is None:
+            sweep = self._begin(connection)
+            if sweep is None:
+                return _Step.ALONE, None
+        elif entry.state == "succeeded":
+            return _Step.NOTHING, None
+        elif entry.result == _ALONE:
+            return _Step.ALONE if self._locks.claim(PartLocks.ALONE) else _Step.NOTHING, None
         else:
             sweep = sweep_store.of_run(connection, self._shard.run_id)
-        if state == "succeeded":
-            return _Step.NOTHING, None
         if sweep is None:
             raise ShardError(f"run {self._shard.run_id} is over: another verification has begun since")
+        return self._place(connection, sweep)
+
+    def _place(self, connection: Connection, sweep: Sweep) -> tuple[_Step, Sweep | None]:
+        """Find out what there is to do for this shard."""
         if len(sweep.parts) != self._shard.count:
             raise ShardError(f"run {self._shard.run_id} has {len(sweep.parts)} shards")
         if sweep.through:
@@ -168,14 +185,26 @@ class _Sharded:
         runs.reopen(connection, self._shard.run_id)
         return _Step.SWEEP, sweep
 
-    def _begin(self, connection: Connection) -> Sweep:
+    def _begin(self, connection: Connection) -> Sweep | None:
+        """Enter the run and its parts; None where there is no sweep to be shared."""
         if self._locks.others_work():
             raise AlreadyRunningError(
                 f"shards of another verification of {self._primary.described()} are at work: wait for them"
             )
         runs.abandon_others(connection, self._shard.run_id)
-        estimated, now = self._pass.estimate(), self._pass.clock.now()
+        now = self._pass.clock.now()
+        if not self._is_due(connection, now):
+            runs.enter(connection, self._shard.run_id, self._trigger, now, _ALONE)
+            self._locks.claim(PartLocks.ALONE)
+            return None
         runs.enter(connection, self._shard.run_id, self._trigger, now)
+        estimated = self._pass.estimate()
+        due_at = now + self._options.full_every if self._options.incremental else None
+        left = sweep_store.going_on(connection, LISTING_ENTITY.entity_type)
+        if self._options.incremental and left is not None and len(left.parts) == self._shard.count:
+            # Of a run that was given up: it goes on, or a table too big for one run would never be through.
+            sweep_store.adopt(connection, left, self._shard.run_id, estimated, due_at)
+            return left
         return sweep_store.begin(
             connection,
             LISTING_ENTITY.entity_type,
@@ -184,7 +213,26 @@ class _Sharded:
             started_at=now,
             watermark=sweep_store.next_watermark(connection, LISTING_ENTITY.entity_type, now),
             estimated=estimated,
+            due_at=due_at,
         )
+
+    def _is_due(self, connection: Connection, now: datetime) -> bool:
+        if not self._options.incremental:
+            return True
+        last = sweep_store.last_through(connection, LISTING_ENTITY.entity_type)
+        return last is None or now - last.started_at >= self._options.full_every
+
+    def _alone(self) -> VerifierReport:
+        outcome = self._pass.changes()
+        if outcome is None:
+            raise ShardError("the last sweep is gone: start the run again")
+        report = outcome.report
+        with self._primary.writing() as connection:
+            runs.reopen(connection, self._shard.run_id)
+            runs.succeed(
+                connection, self._shard.run_id, report.entity_type, report.as_dict(), outcome.watermark
+            )
+        return report
 
     def _leave(self, connection: Connection) -> tuple[_Step, Sweep | None]:
         """Find out whether this shard was the last."""
@@ -200,11 +248,14 @@ class _Sharded:
         return _Step.MERGE, sweep
 
     def _merged(self, sweep: Sweep) -> VerifierReport:
+        with self._primary.snapshot() as connection:
+            entry = runs.entry(connection, self._shard.run_id)
+        began = sweep.started_at if entry is None else entry.started_at
         report = self._pass.report(
             Mode.FULL,
-            SweepNote.of(sweep, resumed=False),
+            SweepNote.of(sweep, resumed=began > sweep.started_at),
             sweep.tally,
-            started_at=sweep.started_at,
+            started_at=began,
             counted_since=sweep.started_at,
         )
         with self._primary.writing() as connection:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shadowfault_api.store.urls import READ_ONLY_OPTION
@@ -16,7 +15,7 @@ from shadowfault_api.verifier.errors import SchemaError, TooSlowError, Unreachab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection, Engine
 
 # How many steps of SQLite's virtual machine pass between two looks at the clock.
 _PROGRESS_STEPS: Final = 10_000
@@ -84,7 +83,7 @@ class Side:
             settings = ", ".join(
                 f"set_config('{name}', '{value}', true)" for name, value in (limits | _SETTINGS).items()
             )
-            connection.execute(text(f"SELECT {settings}"))
+            connection.exec_driver_sql(f"SELECT {settings}")
 
     @contextmanager
     def _connected(self, *, reading: bool) -> Iterator[Connection]:

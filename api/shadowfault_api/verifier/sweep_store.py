@@ -24,6 +24,12 @@ def going_on(connection: Connection, entity_type: str) -> Sweep | None:
     return _one(connection, mine & verifier_sweeps.c.finished_at.is_(None))
 
 
+def last_through(connection: Connection, entity_type: str) -> Sweep | None:
+    """Read the last sweep that is through."""
+    mine = verifier_sweeps.c.entity_type == entity_type
+    return _one(connection, mine & verifier_sweeps.c.finished_at.is_not(None))
+
+
 def of_run(connection: Connection, run_id: str) -> Sweep | None:
     """Read the sweep a run works on, or worked on last."""
     return _one(connection, verifier_sweeps.c.run_id == run_id)
@@ -114,7 +120,7 @@ def watermark(connection: Connection, entity_type: str) -> datetime | None:
         verifier_sweeps.c.entity_type == entity_type, verifier_sweeps.c.finished_at.is_not(None)
     )
     passed = select(discrepancy_checks.c.watermark).where(discrepancy_checks.c.entity_type == entity_type)
-    found = [connection.execute(query).scalar() for query in (swept, passed)]
+    found = connection.execute(select(swept.scalar_subquery(), passed.scalar_subquery())).one()
     return max((moment for moment in found if moment is not None), default=None)
 
 

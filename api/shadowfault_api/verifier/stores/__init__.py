@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime  # noqa: TC003 - a NamedTuple's fields can be read
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -22,6 +22,13 @@ class Span(NamedTuple):
 
     after: Key | None = None
     upto: Key | None = None
+
+
+class Window(NamedTuple):
+    """The instants from `since` on, and below `before`; None is open-ended."""
+
+    since: datetime
+    before: datetime | None = None
 
 
 class Changed(NamedTuple):
@@ -77,8 +84,17 @@ class Store(Protocol):
     def prints_of(self, keys: Sequence[Key]) -> dict[Key, int]:
         """Digest each living row of some keys by itself."""
 
-    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
-        """Read rows that say that they changed at `since` or later, tombstones too.
+    def digest_changed(self, window: Window) -> Digest:
+        """Digest the living rows that say that they changed in a window.
+
+        Raises:
+            TooSlowError: it took longer than a statement may.
+        """
+
+    def changed(
+        self, window: Window, after: Changed | None, limit: int, *, dead: bool = False
+    ) -> list[Changed]:
+        """Read rows that say that they changed in a window, tombstones too, or those alone if `dead`.
 
         In the order of that instant and the key, and only those beyond `after`: by an index over both, a page
         costs what it holds, however large the table is. A row that changes meanwhile moves to a later page.

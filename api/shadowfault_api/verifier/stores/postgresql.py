@@ -17,12 +17,11 @@ from sqlalchemy.exc import DBAPIError
 
 from shadowfault_api.verifier.canonical import WRAP
 from shadowfault_api.verifier.errors import SchemaError, UnprovenError
-from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span
+from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span, Window
 from shadowfault_api.verifier.tables import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -118,21 +117,41 @@ class PostgresqlStore:
         where, bound = self._among(keys)
         return self._prints(where, bound)
 
-    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
+    def digest_changed(self, window: Window) -> Digest:
         """See `Store`."""
         if self.spec.changed_at is None:
+            return Digest(0, 0)
+        where, bound = self._changed_in(window)
+        query = f"SELECT count(*), sum({self._digest}) FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
+        ((count, total),) = self._fetch(query, bound)
+        return Digest(count, int(total or 0) % WRAP)
+
+    def changed(
+        self, window: Window, after: Changed | None, limit: int, *, dead: bool = False
+    ) -> list[Changed]:
+        """See `Store`."""
+        if self.spec.changed_at is None or (dead and self.spec.tombstone is None):
             return []
         at = f"scanned.{quoted(self.spec.changed_at)}"
-        where, bound = f"{at} >= %(since)s", {"since": since, "limit": limit}
+        where, bound = self._changed_in(window)
+        bound["limit"] = limit
         if after is not None:
-            bound = {"at": after.at, "limit": limit, **self._bound("after", after.key)}
+            bound |= {"at": after.at, **self._bound("after", after.key)}
             values = ", ".join(["CAST(%(at)s AS timestamptz)", *self._values("after")])
-            where = f"({', '.join([at, *self._order()])}) > ({values})"
+            where += f" AND ({', '.join([at, *self._order()])}) > ({values})"
+        if dead:
+            where += f" AND NOT ({self._live})"
         query = (
             f"SELECT {at}::text, {self._keys} FROM {self._source} WHERE {where} "  # noqa: S608 - quoted names
             f"ORDER BY {', '.join([at, *self._order()])} LIMIT %(limit)s"
         )
         return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, bound)]
+
+    def _changed_in(self, window: Window) -> tuple[str, dict[str, object]]:
+        at = f"scanned.{quoted(self.spec.changed_at or '')}"
+        if window.before is None:
+            return f"{at} >= %(since)s", {"since": window.since}
+        return f"{at} >= %(since)s AND {at} < %(before)s", {"since": window.since, "before": window.before}
 
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""

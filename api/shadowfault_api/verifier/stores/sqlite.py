@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from shadowfault_api.verifier.canonical import WRAP, canonical, row_print
 from shadowfault_api.verifier.errors import UnprovenError
-from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span
+from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,9 @@ class SqliteStore:
 
     def digest(self, span: Span) -> Digest:
         """See `Store`."""
-        where, bound = self._within(span)
+        return self._digested(*self._within(span))
+
+    def _digested(self, where: str, bound: Sequence[object]) -> Digest:
         query = (
             f"SELECT count(*), shadowfault_digest({self._compared}) FROM {self._table} "  # noqa: S608 - quoted names
             f"WHERE {self._live} AND {where}"
@@ -70,22 +72,39 @@ class SqliteStore:
             prints |= self._prints(*self._among(keys[start : start + _KEYS_AT_ONCE]))
         return prints
 
-    def changed(self, since: datetime, after: Changed | None, limit: int) -> list[Changed]:
+    def digest_changed(self, window: Window) -> Digest:
         """See `Store`."""
         if self.spec.changed_at is None:
+            return Digest(0, 0)
+        return self._digested(*self._changed_in(window))
+
+    def changed(
+        self, window: Window, after: Changed | None, limit: int, *, dead: bool = False
+    ) -> list[Changed]:
+        """See `Store`."""
+        if self.spec.changed_at is None or (dead and self.spec.tombstone is None):
             return []
         at = _quoted(self.spec.changed_at)
-        if after is None:
-            where = f"{at} >= ?"
-            bound: list[object] = [since.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")]
-        else:
-            where = f"({at}, {self._order}) > ({', '.join('?' * (1 + len(after.key)))})"
-            bound = [after.at, *after.key]
+        where, bound = self._changed_in(window)
+        if after is not None:
+            where += f" AND ({at}, {self._order}) > ({', '.join('?' * (1 + len(after.key)))})"
+            bound += [after.at, *after.key]
+        if dead:
+            where += f" AND NOT ({self._live})"
         query = (
             f"SELECT {at}, {self._keys} FROM {self._table} WHERE {where} "  # noqa: S608 - quoted names
             f"ORDER BY {at}, {self._order} LIMIT ?"
         )
         return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, [*bound, limit])]
+
+    def _changed_in(self, window: Window) -> tuple[str, list[object]]:
+        at = _quoted(self.spec.changed_at or "")
+        tests, bound = [], []
+        for sign, moment in ((">=", window.since), ("<", window.before)):
+            if moment is not None:
+                tests.append(f"{at} {sign} ?")
+                bound.append(moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds"))
+        return " AND ".join(tests), [*bound]
 
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""
