@@ -259,6 +259,31 @@ def test_rows_that_swap_a_value_differ(things: Pair) -> None:
     assert sorted(things.differing()) == keys[:2]
 
 
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+@pytest.mark.parametrize("key", ["text", "bigint", "numeric", "uuid", "timestamptz", "float8"])
+def test_rows_that_swap_a_value_differ_whatever_the_key(pair: Pair, key: str) -> None:
+    """First and last column, with numbers whose hash is the seed, or one less: NaN and zero."""
+    form = {
+        "uuid": "CAST(lpad(to_hex(n), 32, '0') AS uuid)",
+        "timestamptz": "timestamptz '2026-01-01' + n * interval '1 s'",
+    }.get(key, f"CAST(n AS {key})")
+    for side, turn in ((pair.primary, 0), (pair.shadow, 1)):
+        run(side, f"CREATE TABLE things (id {key} PRIMARY KEY, a numeric(9,2), b text, c numeric(9,2))")
+        run(
+            side,
+            f"""
+            INSERT INTO things SELECT {form},
+                CASE (n + {turn}) % 2 WHEN 0 THEN 0 ELSE 'NaN'::numeric END, 'b',
+                CASE (n + {turn}) % 2 WHEN 0 THEN 0 ELSE 'NaN'::numeric END
+            FROM generate_series(0, 5) AS n
+            """,
+        )
+    assert str(open_stores(*zip((pair.primary, pair.shadow), pair.specs(), strict=True))[2]) == "native"
+    assert len(pair.differing(leaf=1)) == 6
+    for portable in (False, True):
+        assert len(pair.differing(portable=portable)) == 6
+
+
 def test_empty_and_one_side_empty(things: Pair) -> None:
     assert things.differing() == []
     table = {(number, "a"): BASE for number in range(60)}

@@ -1,10 +1,11 @@
 """A table in PostgreSQL. Digests are made by the server; only keys that differ are read.
 
-The server's own digest is `hash_record_extended` over a row of bare values, mixed once more before it is
-summed. What is passed through a `send` function or a cast to text is so for a reason, each *measured*:
+The server's own digest is that of the key, with `hash_record_extended` over the other columns as its seed.
+What is passed through a `send` function or a cast to text is so for a reason, each *measured*:
 
 - the record's hash is a linear combination of its columns' hashes, and so is a plain sum of them: two rows
-  that swap a value had the same sum in most cases. The mix makes it a sum of unrelated numbers;
+  that swap a value had the same sum in most cases. As a seed it is mixed with the key, and the sum is one of
+  unrelated numbers;
 - `bigint` and timestamps are folded into 32 bits before they are hashed: 1 and 4294967296 are alike;
 - -0 and 0, numeric 1.0 and 1.00, jsonb 1 and 1.0 are alike, and json, point and xml have no such hash.
 """
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.side import Side
     from shadowfault_api.verifier.stores.probes import Probe
     from shadowfault_api.verifier.tables import ColumnSpec, TableSpec
+
+    _Values = Sequence[tuple[Kind, str]]
 
 _BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
 _FIRST_WITH_NATIVE: Final = 140000
@@ -86,7 +89,10 @@ class PostgresqlStore:
         )
         self._live = "true" if spec.tombstone is None else f"{quoted(spec.tombstone)} IS NULL"
         self._ordered: list[str] | None = None
-        self._digest = _digest([(_written(column), quoted(column.name)) for column in spec.compared], method)
+        key, columns = (
+            [(_written(column), quoted(column.name)) for column in part] for part in (spec.key, spec.columns)
+        )
+        self._digest = _digest(key, columns, method)
 
     def digest(self, span: Span) -> Digest:
         """See `Store`."""
@@ -185,7 +191,8 @@ class PostgresqlStore:
             version: Any = connection.connection.driver_connection
             if method.seed is not None and version.info.server_version < _FIRST_WITH_NATIVE:
                 raise UnprovenError("hash_record_extended is new in PostgreSQL 14")
-            expressions = [_digest([(probe.kind, f"({probe.sql})")], method) for probe in probes]
+            key = [] if method.seed is None else [(Kind.TEXT, "'key'")]
+            expressions = [_digest(key, [(probe.kind, f"({probe.sql})")], method) for probe in probes]
             try:
                 return list(connection.exec_driver_sql(f"SELECT {', '.join(expressions)}", {}).one())
             except DBAPIError as error:
@@ -264,12 +271,17 @@ def _form(kind: Kind, value: str) -> str:
     return _FORMS.get(kind, _ANY_FORM).format(value)
 
 
-def _digest(values: Sequence[tuple[Kind, str]], method: Method) -> str:
+def _digest(key: _Values, columns: _Values, method: Method) -> str:
     """Give the expression of a row's digest, a bigint."""
     if method.seed is not None:
-        hashed = ", ".join(_HASHED.get(kind, _ANY_HASHED).format(value) for kind, value in values)
-        record = f"hash_record_extended(ROW({hashed}), {method.seed})"
-        return f'hashtextextended({record}::text COLLATE "C", {method.seed})'
-    forms = [_form(kind, value) for kind, value in values]
+        seed = f"hash_record_extended(ROW({_hashed(columns)}), {method.seed})" if columns else method.seed
+        if len(key) == 1 and key[0][0] not in _HASHED:  # text: less to do than for a record of it
+            return f"hashtextextended({_hashed(key)}, {seed})"
+        return f"hash_record_extended(ROW({_hashed(key)}), {seed})"
+    forms = [_form(kind, value) for kind, value in (*key, *columns)]
     framed = " || ".join(f"coalesce(octet_length({form}) || ':' || {form}, '-')" for form in forms)
     return f"('x' || substr(md5(convert_to({framed}, 'UTF8')), 1, 16))::bit(64)::bigint"
+
+
+def _hashed(values: _Values) -> str:
+    return ", ".join(_HASHED.get(kind, _ANY_HASHED).format(value) for kind, value in values)
