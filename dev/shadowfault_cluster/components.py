@@ -17,6 +17,23 @@ CONTROLLER_MANAGER = "kube-controller-manager"
 AGENT = "node-agent"
 KUBECTL = "kubectl"
 
+# Who aims what: the annotations that admission policies leave are seen nowhere else.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {
+            "level": "Metadata",
+            "verbs": ["create", "update", "patch"],
+            "resources": [
+                {"group": "chaos.shadowfault.dev", "resources": ["chaosexperiments", "chaosschedules"]}
+            ],
+        },
+        {"level": "None"},
+    ],
+}
+
 # The default port first; the next thousands when something listens there on 0.0.0.0.
 ETCD_PORT, ETCD_PEER_PORT, APISERVER_PORT, KUBELET_PORT = 2379, 2380, 6443, 10250
 
@@ -107,6 +124,8 @@ class ControlPlane:
             "--kubelet-preferred-address-types=InternalIP",
             # `kubectl exec`: pass the client's WebSocket on to the agent instead of translating it to SPDY.
             "--feature-gates=TranslateStreamCloseWebsocketRequests=false",
+            f"--audit-policy-file={self.layout.audit_policy}",
+            f"--audit-log-path={self.layout.audit_log}",
             "--profiling=false",
         ]
 

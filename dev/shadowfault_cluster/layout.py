@@ -93,6 +93,16 @@ class Layout:
         """The data directory of etcd."""
         return self.directory / "etcd"
 
+    @property
+    def audit_policy(self) -> Path:
+        """What the API server writes into its audit log."""
+        return self.directory / "audit-policy.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """Audit events, one JSON document a line."""
+        return self.log("audit")
+
     def log(self, component: str) -> Path:
         """The log file of one process."""
         return self.logs / f"{component}.log"

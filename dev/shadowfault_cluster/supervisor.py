@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from shadowfault_cluster.components import (
     AGENT,
     APISERVER,
     APISERVER_PORT,
+    AUDIT_POLICY,
     CONTROLLER_MANAGER,
     ETCD,
     ETCD_PEER_PORT,
@@ -123,6 +125,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         pki.create(self._layout.pki, pki.certificate_specs(self._plane.network, self._record.node_name))
+        self._layout.audit_policy.write_text(json.dumps(AUDIT_POLICY))
         for path, user in (
             (self._layout.kubeconfig, "admin"),
             (self._layout.controller_manager_kubeconfig, "controller-manager"),

@@ -111,6 +111,16 @@ DASHBOARDS: Final = (
                 (("sum(increase(shadowfault_injections_total[$__range]))", "injections"),),
                 kind="stat",
             ),
+            Panel(
+                "Times of schedules that nothing was created for, by reason",
+                (
+                    (
+                        "sum by (namespace, schedule, reason) (increase(shadowfault_schedule_missed_total[$__range])) > 0",
+                        "{{namespace}}/{{schedule}} {{reason}}",
+                    ),
+                ),
+                kind="stat",
+            ),
         ),
     ),
     Dashboard(

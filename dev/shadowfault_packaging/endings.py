@@ -16,7 +16,8 @@ _HEAD: Final = """\
 
 The closed list of reasons, generated from `operator/shadowfault_operator/reasons.py` by
 `python -m shadowfault_packaging.endings`. Each is `status.reason`, the reason of a condition, of one Event
-and the label `reason` of a metric. What a person set in the target stays as they set it, whatever the reason.
+and the label `reason` of a metric. `Deleted` is an Event on the Deployment too, for the experiment is gone
+by then. What a person set in the target stays as they set it, whatever the reason.
 """
 _SECTION: Final = re.compile(r"^    # (?P<title>.+)$", re.MULTILINE)
 

@@ -141,10 +141,11 @@ def _in_force(server: ApiServer) -> bool:
             ],
         ),
     )
-    planned = server.would_create(schedules("default"), schedule("probe"))
+    planned = server.would_create(schedules("default"), schedule("probe", spec={"rate": 1.0}))
     return (
         "shadowfault-experiments" in aimed.message
         and "shadowfault-schedules" in planned.message
         and any("shadowfault-advice" in warning for warning in aimed.warnings)
+        and any("shadowfault-schedule-advice" in warning for warning in planned.warnings)
         and "shadowfault-deployments" in carrying.message
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+_STANDSTILL_SECONDS: Final = 60.0
+_GLANCE_SECONDS: Final = 0.03
 _KEPT: Final = ("Content-Type", "Retry-After")
 _DROPPED: Final = {"host", "authorization", "accept-encoding", "content-length", "transfer-encoding"}
 
@@ -96,6 +98,7 @@ class Interposer:
         self._rule: Rule = lambda _: UNHINDERED
         self._cut = False
         self._crash: Crash | None = None
+        self._beginnings = 0
         self._open: set[asyncio.Transport] = set()
         self._watches_flow = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -136,6 +139,7 @@ class Interposer:
         """Everything passes, and requests are counted from 1."""
         self.obey(None)
         self._crash = None
+        self._beginnings += 1
         self.requests.clear()
         self.mend()
 
@@ -145,14 +149,31 @@ class Interposer:
             return False
         return time.monotonic() - max(self._answered_at, self.requests[-1].at) >= seconds
 
+    def await_rest(self, done: Callable[[], bool] = lambda: True, *, most: int) -> None:
+        """Wait until it is quiet and `done`: on a busy machine for as long as requests come.
+
+        Raises:
+            AssertionError: there were more than `most` requests, or none for a minute.
+        """
+        count, since = -1, 0.0
+        while not (self.quiet() and done()):
+            if len(self.requests) != count:
+                count, since = len(self.requests), time.monotonic()
+            assert count <= most, f"no rest within {most} requests: {self!r}"
+            assert time.monotonic() - since < _STANDSTILL_SECONDS, f"nothing goes on: {self!r}"
+            time.sleep(_GLANCE_SECONDS)
+
     def __repr__(self) -> str:
         """For the message of a test that waited in vain."""
         last = ", ".join(f"{one.number} {one}" for one in self.requests[-5:])
         return f"<interposer: {len(self.requests)} requests, {self._under_way} under way, the last: {last}>"
 
     def cut(self) -> None:
-        """Nothing passes any more, and what is under way is cut."""
-        self._loop.call_soon_threadsafe(self._sever)
+        """Nothing passes any more, and what is under way is cut; so by the time that this returns.
+
+        On a busy machine it could come to pass after the next `mend` otherwise, and stay.
+        """
+        self._call(self._severing())
 
     def mend(self) -> None:
         """Undo it."""
@@ -206,6 +227,9 @@ class Interposer:
         await self._runner.cleanup()
         await self._session.close()
 
+    async def _severing(self) -> None:
+        self._sever()
+
     def _sever(self) -> None:
         self._cut = True
         for transport in tuple(self._open):
@@ -229,11 +253,13 @@ class Interposer:
             self._open.discard(transport)
 
     async def _pass(self, incoming: web.Request, transport: asyncio.Transport) -> web.StreamResponse:
+        beginnings = self._beginnings
         body = await incoming.read()
         query = dict(incoming.query)
         await asyncio.sleep(self._hold_back(Request(0, incoming.method, incoming.path, query)))
         async with self._one_at_a_time:
-            if self._cut:
+            # One that came before is of an operator that is dead by now.
+            if self._cut or beginnings != self._beginnings:
                 return _severed(transport)
             request = Request(len(self.requests) + 1, incoming.method, incoming.path, query)
             self.requests.append(request)

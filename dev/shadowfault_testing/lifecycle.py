@@ -108,7 +108,13 @@ class Flow:
     theirs: dict[str, str] = field(default_factory=dict)
     rollouts: int = 2
 
+    @property
+    def ending(self) -> set[str]:
+        """The reason of the end, where the flow has one."""
+        return {name for name in self.events if name not in _NO_ENDS and not name.startswith("Verdict")}
 
+
+_NO_ENDS = {"Accepted", "Injected", "RateLowered", "Recovered"}
 FLOWS = {
     "inject": Flow(Case.running, originals=REFERENCES, events=("Accepted", "Injected"), rollouts=1),
     "delete": Flow(
@@ -162,6 +168,10 @@ def check(case: Case, flow: Flow, where: str, *, lost_events: int = 0) -> None:
     assert sum(item["count"] for item in events) == len(reasons), said
     assert reasons <= set(flow.events), said
     assert len(flow.events) - len(reasons) <= lost_events, said
+    # Of all of them, that one is told by whoever comes next.
+    assert flow.ending <= reasons, said
+    on_target = [item["reason"] for item in listed if item["involvedObject"]["kind"] == "Deployment"]
+    assert on_target == [name for name in flow.events if name == "Deleted"], (where, on_target)
     generation = ground.generation(TARGET)
     assert generation == 1 + flow.rollouts, (where, ground.status(NAME))
     if flow.done in {Case.running, Case.lowered}:

@@ -30,6 +30,7 @@ from shadowfault_operator.model import (
 )
 from shadowfault_operator.nets import Namespace, Objection
 from shadowfault_operator.ports import Pod, Serving
+from shadowfault_operator.reasons import Reason
 from shadowfault_operator.target import MANAGER, RESTORE_MANAGER, Target
 
 if TYPE_CHECKING:
@@ -191,7 +192,10 @@ def _created(pod: Json) -> tuple[str, str]:
 
 
 class KubeAnnouncer:
-    """Events on the experiment, named after what they say: the same one twice is one Event."""
+    """Events on the experiment, named after what they say: the same one twice is one Event.
+
+    A delete is told on the target too, for what it is about is gone right after.
+    """
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -204,8 +208,19 @@ class KubeAnnouncer:
             "uid": experiment.uid,
             "resourceVersion": experiment.resource_version,
         }
-        reason = what.reason
-        await _post_event(self._client, about, reason.event_type, reason.title, what.message, now)
+        reason, injection = what.reason, experiment.status.injection
+        said = [_post_event(self._client, about, reason.event_type, reason.title, what.message, now)]
+        if reason is Reason.DELETED and injection is not None:
+            target = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "namespace": experiment.key.namespace,
+                "name": injection.target_name,
+                "uid": injection.target_uid,
+            }
+            message = f"{KIND} {experiment.key.name} ({experiment.uid}) was deleted: what it wrote here goes"
+            said.append(_post_event(self._client, target, reason.event_type, reason.title, message, now))
+        await asyncio.gather(*said)
 
 
 class KubeSchedules:

@@ -126,3 +126,8 @@ class Reason(Enum):
         self.title = title
         self.event_type = event_type
         self.meaning = meaning
+
+    @classmethod
+    def titled(cls, title: str) -> Reason | None:
+        """The one that is written so; None where a person wrote something else."""
+        return next((reason for reason in cls if reason.title == title), None)

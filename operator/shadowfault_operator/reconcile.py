@@ -184,6 +184,7 @@ class Reconciler:
         if experiment is None:
             return None
         self._known.update(experiment)
+        self._say_again(experiment)
         judged = depends_on_surroundings(experiment, self._clock.now(key))
         if judged and not at_its_start:
             namespace = await self._namespace(key)
@@ -342,6 +343,13 @@ class Reconciler:
         """Announce it, but after the patch of the target that may follow: no restore waits for an Event."""
         if what is not None:
             self._to_tell[experiment.key] = (experiment, what, self._now())
+
+    def _say_again(self, experiment: Experiment) -> None:
+        """Why a run has ended whose recovery another process began: it may have died before it said so."""
+        status = experiment.status
+        reason = Reason.titled(status.reason)
+        if status.phase is Phase.RECOVERING and experiment.uid not in self._ended and reason is not None:
+            self._announce_next(experiment, Objection(reason, status.message))
 
     async def _tell(self, key: Key) -> None:
         untold = self._to_tell.pop(key, None)

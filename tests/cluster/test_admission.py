@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,22 @@ def test_who_may_not_patch_it_may_not_take_it_out_of_suspension(server: ApiServe
     )
     assert server.merge(path, {"spec": {"suspend": False}}).accepted
     assert server.merge(path, {"spec": {"suspend": True}}, as_user=AUTHOR).accepted
+
+
+def test_the_author_goes_into_the_audit_log(cluster: Cluster, server: ApiServer, authors: str) -> None:
+    """Whether the experiment is taken or not, and who may not patch the target is named as well."""
+    for target in ("own", "foreign"):
+        server.would_create(experiments(authors), experiment(target=target), as_user=AUTHOR)
+        server.would_create(
+            schedules(authors), schedule(spec={"targetRef": {"name": target}}), as_user=AUTHOR
+        )
+    log = cluster.directory / "logs" / "audit.log"
+    notes = [json.loads(line).get("annotations", {}) for line in log.read_text().splitlines()]
+    for target in ("own", "foreign"):
+        at = f"at Deployment {authors}/{target}"
+        said = {(key, note[key]) for note in notes for key in note}
+        assert ("shadowfault-experiments/author", f"{AUTHOR} aims CREATE {at}") in said
+        assert ("shadowfault-schedules/author", f"{AUTHOR} aims a schedule (CREATE) {at}") in said
 
 
 # Schedules

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shadowfault_testing.api import deployments, eventually
+from shadowfault_testing.objects import container, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,10 @@ def test_delete_restores_before_the_experiment_is_gone(ground: Ground, operator:
     ground.kubectl("delete", "chaosexperiment", name, "--timeout=20s")
     assert ground.env(target) == {"NODE_ENV": {"value": "staging"}}
     assert ground.events(name) == ["Accepted", "Deleted", "Injected", "Recovered"]
+    # The experiment cannot be described any more; its target can.
+    (line,) = [line for line in ground.kubectl("describe", "deployment", target).splitlines() if name in line]
+    assert line.split()[:2] == ["Normal", "Deleted"]
+    assert f"ChaosExperiment {name} (" in line
     assert operator.metric('shadowfault_recoveries_total{reason="Deleted"}') == before + 1
     assert operator.metric("shadowfault_recovery_seconds_count") >= 1
 
@@ -116,6 +121,15 @@ def undo(ground: Ground, target: str) -> None:
     ground.kubectl("rollout", "undo", f"deployment/{target}")
 
 
+def created_pods(ground: Ground, target: str, count: int) -> list[dict[str, Any]] | None:
+    """The pods of a target that are not on their way out, once there are so many."""
+    path = f"/api/v1/namespaces/{ground.namespace}/pods?labelSelector=app={target}"
+    pods = [
+        pod for pod in ground.api.request("GET", path)["items"] if "deletionTimestamp" not in pod["metadata"]
+    ]
+    return pods if len(pods) == count else None
+
+
 def scale_to_zero(ground: Ground, target: str) -> None:
     ground.kubectl("scale", f"deployment/{target}", "--replicas=0")
 
@@ -142,6 +156,11 @@ HANDS: dict[str, tuple[Callable[[Ground, str], object], str, dict[str, dict[str,
     "rate raised": (kubectl_set("CHAOS_FAIL_RATE=0.5"), "RateRaised", {"CHAOS_FAIL_RATE": {"value": "0.5"}}),
     "seed changed": (kubectl_set("CHAOS_SEED=mine"), "SeedChanged", {"CHAOS_SEED": {"value": "mine"}}),
     "scope changed": (kubectl_set("CHAOS_SCOPE=reads"), "ScopeChanged", {"CHAOS_SCOPE": {"value": "reads"}}),
+    "deadline changed": (
+        kubectl_set("CHAOS_EXPIRES_AT=2100-01-01T00:00:00Z"),
+        "EnvironmentChanged",
+        {"CHAOS_EXPIRES_AT": {"value": "2100-01-01T00:00:00Z"}},
+    ),
     "rollout restart": (restart, "RolloutRestarted", {}),
     "scaled to zero": (scale_to_zero, "ScaledToZero", {}),
 }
@@ -159,6 +178,10 @@ def test_a_person_wins(
     assert not {"shadowfault", "shadowfault-restore"} & ground.managers(target)
     if reason == "ScaledToZero":
         assert ground.target(target)["spec"]["replicas"] == 0
+        ground.kubectl("scale", f"deployment/{target}", "--replicas=2")
+        pods = eventually("new pods", lambda: created_pods(ground, target, 2))
+        env = [entry["name"] for pod in pods for entry in pod["spec"]["containers"][0]["env"]]
+        assert not [name for name in env if name.startswith("CHAOS_")]
     assert ground.events(name).count(reason) == 1
     # And it stays so when the experiment goes.
     ground.delete(name)
@@ -215,6 +238,52 @@ def test_a_target_that_is_deleted(ground: Ground) -> None:
     ground.api.request("DELETE", deployments(ground.namespace, target))
     ground.await_phase(name, "Finished", "TargetGone")
     ground.delete(name)
+
+
+def test_a_target_that_is_deleted_and_created_again(
+    own_ground: Ground, own_operator: OperatorProcess
+) -> None:
+    """The new one is nobody's to touch, whatever it has of the same name."""
+    own_operator.start()
+    target = own_ground.deploy(env=ENV)
+    name = own_ground.run(target)
+    own_operator.stop()
+    path = deployments(own_ground.namespace, target)
+    own_ground.api.request("DELETE", path)
+    eventually("the target to be gone", lambda: own_ground.api.find(path) is None)
+    again = deployment(target, containers=[container(env=[*ENV, {"name": "CHAOS_SEED", "value": "theirs"}])])
+    own_ground.api.request("POST", deployments(own_ground.namespace), again)
+    own_operator.start()
+    own_ground.await_phase(name, "Finished", "TargetRecreated")
+    assert own_ground.env(target) == {"NODE_ENV": {"value": "staging"}, "CHAOS_SEED": {"value": "theirs"}}
+    assert own_ground.generation(target) == 1
+
+
+def test_a_target_that_becomes_production(ground: Ground) -> None:
+    """By a label: NODE_ENV=production beside CHAOS_ENABLED=true is refused by admission."""
+    target = ground.deploy(env=ENV)
+    name = ground.run(target)
+    ground.kubectl("label", "deployment", target, "environment=production")
+    ground.await_phase(name, "Finished", "ProductionTarget")
+    assert ground.env(target) == {"NODE_ENV": {"value": "staging"}}
+    assert ground.events(name).count("ProductionTarget") == 1
+
+
+def test_injected_pods_that_do_not_become_ready(ground: Ground) -> None:
+    target = ground.deploy(env=ENV)
+    ground.patch_target(target, {"spec": {"progressDeadlineSeconds": 1}})
+    name = ground.start(target)
+    status = ended(ground, name)
+    assert status["reason"] == "PodsNotReady"
+    assert ground.env(target) == {"NODE_ENV": {"value": "staging"}}
+    assert ground.events(name).count("PodsNotReady") == 1
+
+
+def ended(ground: Ground, name: str) -> dict[str, Any]:
+    """The status once the run is over; it may be so before anyone has seen it running."""
+    return eventually(
+        f"{name} to end", lambda: (status := ground.status(name)).get("phase") == "Finished" and status
+    )
 
 
 def test_a_namespace_that_takes_back_its_opt_in(own_ground: Ground, own_operator: OperatorProcess) -> None:

@@ -105,6 +105,13 @@ def test_a_container_that_is_not_there(ground: Ground) -> None:
     assert "web" in assert_refused(ground, name, "ContainerNotFound")
 
 
+def test_a_target_whose_rollouts_are_paused(ground: Ground) -> None:
+    target = ground.deploy()
+    ground.kubectl("rollout", "pause", f"deployment/{target}")
+    assert_refused(ground, ground.start(target), "TargetPaused")
+    assert ground.generation(target) == 2  # the pause itself
+
+
 def test_the_running_one_keeps_its_target(ground: Ground) -> None:
     target = ground.deploy()
     first = ground.run(target)

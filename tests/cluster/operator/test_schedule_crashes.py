@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shadowfault_testing.api import MERGE, eventually, experiments, schedules
+from shadowfault_testing.api import MERGE, experiments, schedules
 from shadowfault_testing.embedded import EmbeddedOperator
 from shadowfault_testing.interposer import LOSE_ANSWER, LOSE_REQUEST
 from shadowfault_testing.objects import schedule
@@ -154,10 +154,8 @@ def serve(between: Interposer, now: datetime, *grounds: Ground) -> None:
     """Run one until all have been looked at and it has come to rest."""
     between.begin_again()
     with operator(between, now, *grounds):
-        eventually(
-            "all to be looked at",
-            lambda: all("conditions" in status(ground) for ground in grounds) and between.quiet(),
-            seconds=60,
+        between.await_rest(
+            lambda: all("conditions" in status(ground) for ground in grounds), most=30 * len(grounds)
         )
         between.cut()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shadowfault_cluster import Cluster
-    from shadowfault_testing.operator import Ground
+    from shadowfault_testing.operator import Ground, OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
@@ -212,3 +212,26 @@ def test_what_makes_no_sense_is_said_once_and_can_be_put_right(
     dial.set(HOUR)
     own_ground.await_phase(named(HOUR), "Running")
     assert operators.url
+
+
+def test_a_scrape_shows_its_state_and_when_it_is_due(
+    own_ground: Ground, own_operator: OperatorProcess
+) -> None:
+    own_operator.start()
+    path = schedules(own_ground.namespace, "hourly")
+    due = f'{{namespace="{own_ground.namespace}",schedule="hourly"}}'
+
+    def is_now(state: str) -> None:
+        sample = f'shadowfault_schedules{{state="{state}"}}'
+        eventually(f"it to be {state}", lambda: own_operator.metric(sample) == 1)
+
+    create(own_ground, "nowhere", timeZone="Mars/Olympus")
+    is_now("stalled")
+    own_ground.api.request("PATCH", path, {"spec": {"timeZone": "UTC"}}, MERGE)
+    is_now("active")
+    found = own_operator.metric(f"shadowfault_schedule_next_timestamp_seconds{due}")
+    assert (found % 3600, found > datetime.now(UTC).timestamp()) == (0, True)
+    own_ground.api.request("PATCH", path, {"spec": {"suspend": True}}, MERGE)
+    is_now("suspended")
+    own_ground.api.request("DELETE", path)
+    eventually("it to be gone", lambda: "hourly" not in (own_operator.get("/metrics") or "hourly"))

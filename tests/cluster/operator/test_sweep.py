@@ -57,6 +57,19 @@ def test_what_is_left_of_an_experiment_is_taken_out(
     own_ground.delete(running)
 
 
+def test_what_is_left_later_on_is_found_by_and_by(own_ground: Ground, own_operator: OperatorProcess) -> None:
+    own_operator.start()
+    target = own_ground.deploy()
+    before = own_ground.target(target)["spec"]
+    # As an experiment would have it there that is gone without a trace.
+    left = {"CHAOS_ENABLED": "true", "CHAOS_EXPERIMENT_UID": "of-nobody"}
+    own_ground.apply_env(
+        target, "shadowfault", [{"name": name, "value": value} for name, value in left.items()]
+    )
+    eventually("what is left to be gone", lambda: own_ground.target(target)["spec"] == before)
+    assert own_operator.metric('shadowfault_orphans_total{result="removed"}') == 1
+
+
 def test_chaos_that_people_switch_on_is_counted_and_left_alone(
     own_ground: Ground, own_operator: OperatorProcess
 ) -> None:

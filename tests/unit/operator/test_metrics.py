@@ -13,7 +13,9 @@ from shadowfault_operator.durations import format_instant
 from shadowfault_operator.halt import LIFTED, UNKNOWN, HaltState
 from shadowfault_operator.known import Known
 from shadowfault_operator.metrics import STUCK, Metrics
-from shadowfault_operator.model import Phase, Status
+from shadowfault_operator.missed import Missed, Why
+from shadowfault_operator.model import Key, Phase, Status
+from shadowfault_operator.schedule_metrics import State
 
 if TYPE_CHECKING:
     from shadowfault_operator.model import Experiment
@@ -120,3 +122,32 @@ def test_overdue_is_what_is_past_its_deadline_and_not_over(scene: Any) -> None:
 def test_the_halt(halt: HaltState, state: str) -> None:
     found = shown(Metrics(Known(), halt=lambda: halt), "shadowfault_halt_state")
     assert found == {(one,): float(one == state) for one in ("lifted", "in_force", "unknown")}
+
+
+def test_a_schedule_is_shown_from_its_first_look_until_it_is_gone() -> None:
+    metrics = Metrics(Known())
+    one, other = Key("staging", "nightly"), Key("qa", "hourly")
+    last, due = (datetime.fromisoformat(f"2026-03-0{day}T03:00:00Z") for day in (1, 2))
+    metrics.schedules.show(one, State.ACTIVE, last, due)
+    metrics.schedules.show(other, State.STALLED, None, None)
+    states = shown(metrics, "shadowfault_schedules")
+    assert states == {("active",): 1, ("suspended",): 0, ("stalled",): 1}
+    labels = ("staging", "nightly")
+    assert shown(metrics, "shadowfault_schedule_last_timestamp_seconds") == {labels: last.timestamp()}
+    assert shown(metrics, "shadowfault_schedule_next_timestamp_seconds") == {labels: due.timestamp()}
+    # There before anything is missed: an increase from nothing is none to Prometheus.
+    missed = shown(metrics, "shadowfault_schedule_missed_total")
+    assert missed == {(key.namespace, why.value, key.name): 0 for key in (one, other) for why in Why}
+
+    metrics.schedules.created(one)
+    metrics.schedules.missed(one, Missed(last, Why.HELD, {Why.HELD: 2, Why.TOO_LATE: 1}))
+    assert shown(metrics, "shadowfault_schedule_created_total")[labels] == 1
+    missed = shown(metrics, "shadowfault_schedule_missed_total")
+    assert (missed["staging", "Held", "nightly"], missed["staging", "TooLate", "nightly"]) == (2, 1)
+
+    metrics.schedules.show(one, State.SUSPENDED, last, None)
+    assert shown(metrics, "shadowfault_schedule_next_timestamp_seconds") == {}
+    metrics.schedules.keep_only([other])
+    assert shown(metrics, "shadowfault_schedules") == {("active",): 0, ("suspended",): 0, ("stalled",): 1}
+    for name in ("last_timestamp_seconds", "created_total", "missed_total"):
+        assert not [key for key in shown(metrics, f"shadowfault_schedule_{name}") if "nightly" in key]

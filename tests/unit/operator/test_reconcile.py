@@ -111,6 +111,18 @@ async def test_what_may_have_been_stored_is_said(scene: Any) -> None:
     assert cluster.said == ["Injected"]
 
 
+@pytest.mark.parametrize(("reason", "said"), [("Overridden", ["Overridden"]), ("Made up", [])])
+async def test_why_a_run_ended_is_said_by_whoever_takes_up_its_recovery(
+    scene: Any, reason: str, said: list[str]
+) -> None:
+    """Its own operator may have died before it could; the Event has the same name, so there is one."""
+    recovering = replace(scene.running(), phase=Phase.RECOVERING, reason=reason, message="by hand")
+    cluster = Cluster(scene, recovering)
+    with pytest.raises(AttributeError, match="restore"):
+        await cluster.reconciler().reconcile(KEY)
+    assert (cluster.said, cluster.disarmed) == (said, ["experiment-uid"])
+
+
 async def test_an_end_by_deadline_reads_nothing_that_it_does_not_depend_on(scene: Any) -> None:
     running = scene.running()
     cluster = Cluster(scene, running)
@@ -224,6 +236,6 @@ async def test_who_is_restored_is_let_go_after_those_who_are_not(
     cluster = Cluster(scene, recovering)
     cluster.pressing = pressing
     await cluster.reconciler().reconcile(KEY)
-    assert (cluster.said, cluster.stored[0].phase) == (["Recovered"], Phase.FINISHED)
+    assert (cluster.said, cluster.stored[0].phase) == (["Expired", "Recovered"], Phase.FINISHED)
     put_off = pressing and not deleting
     assert (cluster.late, cluster.released) == (([KEY], 0) if put_off else ([], 1))
