@@ -55,6 +55,8 @@ class Shadow:
         self._url = url
         self._engine = engine
         self._reader = read_only(engine)
+        # On PostgreSQL: one statement, its own transaction.
+        self._autocommit = self._reader
         self._migrate_timeout = migrate_timeout_seconds
         self._migration: asyncio.Task[None] | None = None
         self._postgresql = engine.dialect.name == "postgresql"
@@ -122,9 +124,9 @@ class Shadow:
     async def _upsert(self, rows: Sequence[dict[str, Any]]) -> set[str]:
         """Upsert all rows or, on an error, none; returns the keys that were behind."""
         if self._postgresql:
-            # One statement is its own transaction: one round trip, and one to plan, for a whole batch.
+            # One round trip, and one statement to plan, for a whole batch.
             columns = {name: [row[name] for row in rows] for name in _COLUMNS}
-            async with self._reader.connect() as connection:
+            async with self._autocommit.connect() as connection:
                 return set((await connection.execute(_UPSERT_BATCH, columns)).scalars())
         async with self._engine.begin() as connection:
             return set((await connection.execute(_UPSERT_SQLITE, rows)).scalars())
