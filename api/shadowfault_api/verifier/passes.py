@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shadowfault_api.verifier import sweep_store
+from shadowfault_api.verifier.changes import Changes
 from shadowfault_api.verifier.clock import Clock
-from shadowfault_api.verifier.errors import VerificationError
+from shadowfault_api.verifier.errors import TooSlowError, VerificationError
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.options import Mode
 from shadowfault_api.verifier.progress import Standing
@@ -132,7 +134,8 @@ class Pass:
             self._journal(sweep, parts) as stored,
         ):
             for part in parts:
-                for chunk, tally in self._settled(scanner, part.rest, counted_since):
+                span = part.rest if quota is None else self._piece(part.rest, quota - done.rows)
+                for chunk, tally in self._settled(scanner, span, counted_since):
                     part.advance(chunk.span.upto, tally)
                     done.add(tally)
                     stored(chunk.differs)
@@ -140,6 +143,14 @@ class Pass:
                     if quota is not None and done.rows >= quota:
                         return done
         return done
+
+    def _piece(self, span: Span, rows: int) -> Span:
+        """Cut off so many rows, one small chunk at least: a scan may begin with what comes after."""
+        try:
+            edge = self._stores[0].boundary(span, max(rows, self._options.pace.least))
+        except TooSlowError:  # so many that it is no matter where exactly they end
+            return span
+        return span if edge is None else Span(span.after, edge)
 
     def _settled(
         self, scanner: Scanner, span: Span, counted_since: datetime
@@ -280,7 +291,7 @@ class Pass:
         seen: set[Key] = set()
         mark = time.monotonic()
         with self._scanner(None) as scanner:
-            for equal, page in self._candidates(scanner, since):
+            for equal, page in self._candidates(since):
                 looked_at += equal
                 keys = [key for key in page if key not in seen]
                 if len(seen) < _REMEMBERED_KEYS:
@@ -292,10 +303,19 @@ class Pass:
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 
-    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[tuple[int, list[Key]]]:
-        yield from scanner.changed(
-            since - self._options.overlap, self.started_at, _PAGE * self._options.chunk_size
-        )
+    def _candidates(self, since: datetime) -> Iterator[tuple[int, list[Key]]]:
+        """Give rows found equal, and keys to look at."""
+        with ThreadPoolExecutor(2, "verifier-changes") as pool:
+            changes = Changes(
+                primary=self._stores[0],
+                shadow=self._stores[1],
+                pace=self._options.pace,
+                leaf=self._options.chunk_size,
+                page=_PAGE * self._options.chunk_size,
+                rest=self._rest,
+                pool=pool,
+            )
+            yield from changes.since(since - self._options.overlap, self.started_at)
         after = 0
         while True:
             with self._primary.snapshot() as connection:
