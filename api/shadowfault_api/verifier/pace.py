@@ -18,7 +18,6 @@ class Pace:
         most: rows of the largest chunk.
         target_seconds: how long a chunk should take.
         rows_per_second: rows of one side read in a second at most; None for no limit.
-        look_ahead: whether the next chunk may be under way while one is looked at.
     """
 
     first: int = 10_000
@@ -26,12 +25,11 @@ class Pace:
     most: int = 5_000_000
     target_seconds: float = 0.5
     rows_per_second: float | None = None
-    look_ahead: bool = True
 
     @property
     def ahead(self) -> int:
         """Chunks under way behind the one that is waited for; none under a limit, which counts that one."""
-        return 1 if self.look_ahead and self.rows_per_second is None else 0
+        return 1 if self.rows_per_second is None else 0
 
     def start(self) -> int:
         """Give the size of the first chunk."""

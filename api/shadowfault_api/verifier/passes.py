@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shadowfault_api.verifier import sweep_store
+from shadowfault_api.verifier.changes import Changes
 from shadowfault_api.verifier.clock import Clock
-from shadowfault_api.verifier.errors import VerificationError
+from shadowfault_api.verifier.errors import TooSlowError, VerificationError
 from shadowfault_api.verifier.examine import Examiner
+from shadowfault_api.verifier.lanes import Lanes
 from shadowfault_api.verifier.options import Mode
 from shadowfault_api.verifier.progress import Standing
 from shadowfault_api.verifier.readers import PrimaryReader, ShadowReader
@@ -132,7 +134,8 @@ class Pass:
             self._journal(sweep, parts) as stored,
         ):
             for part in parts:
-                for chunk, tally in self._settled(scanner, part.rest, counted_since):
+                span = part.rest if quota is None else self._piece(part.rest, quota - done.rows)
+                for chunk, tally in self._settled(scanner, span, counted_since):
                     part.advance(chunk.span.upto, tally)
                     done.add(tally)
                     stored(chunk.differs)
@@ -140,6 +143,14 @@ class Pass:
                     if quota is not None and done.rows >= quota:
                         return done
         return done
+
+    def _piece(self, span: Span, rows: int) -> Span:
+        """Cut off so many rows, one small chunk at least: a scan may begin with what comes after."""
+        try:
+            edge = self._stores[0].boundary(span, max(rows, self._options.pace.least))
+        except TooSlowError:  # so many that it is no matter where exactly they end
+            return span
+        return span if edge is None else Span(span.after, edge)
 
     def _settled(
         self, scanner: Scanner, span: Span, counted_since: datetime
@@ -279,23 +290,29 @@ class Pass:
         tally, looked_at = Tally(), 0
         seen: set[Key] = set()
         mark = time.monotonic()
-        with self._scanner(None) as scanner:
-            for equal, page in self._candidates(scanner, since):
+        with Lanes.opened(*self._stores) as lanes:
+            changes = Changes(
+                lanes=lanes,
+                pace=self._options.pace,
+                leaf=self._options.chunk_size,
+                page=_PAGE * self._options.chunk_size,
+                rest=self._rest,
+            )
+            for equal, page in self._candidates(changes, since):
                 looked_at += equal
                 keys = [key for key in page if key not in seen]
                 if len(seen) < _REMEMBERED_KEYS:
                     seen.update(keys)
                 looked_at += len(keys)
-                suspects = iter(scanner.differing_of(keys) if keys else ())
+                suspects = iter(changes.differing(keys))
                 while some := list(islice(suspects, self._options.chunk_size)):
                     tally.add(self._settler.settle(names(some), self.started_at))
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 
-    def _candidates(self, scanner: Scanner, since: datetime) -> Iterator[tuple[int, list[Key]]]:
-        yield from scanner.changed(
-            since - self._options.overlap, self.started_at, _PAGE * self._options.chunk_size
-        )
+    def _candidates(self, changes: Changes, since: datetime) -> Iterator[tuple[int, list[Key]]]:
+        """Give rows found equal, and keys to look at."""
+        yield from changes.since(since - self._options.overlap, self.started_at)
         after = 0
         while True:
             with self._primary.snapshot() as connection:
@@ -314,7 +331,7 @@ class Pass:
         if quota is not None:  # not much more in the end than it is to look at
             first = max(1, min(_FIRST_DIGESTS * pace.first, quota))
             most = max(pace.least, first, min(pace.most, quota // 4))
-            pace = replace(pace, first=first, most=most, look_ahead=False)
+            pace = replace(pace, first=first, most=most)
         with Scanner.opened(*self._stores, pace, leaf=self._options.chunk_size, rest=self._rest) as scanner:
             yield scanner
 
