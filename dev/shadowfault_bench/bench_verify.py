@@ -13,14 +13,19 @@ Measured is `items`: a text key, text, numeric, bigint, two timestamps with zone
   settings that were the fastest on 2 cores: 1, 2 and 4 connections a server and bisection factors of 2, 8,
   16, 32 (the default) and 128 were tried at full size; the threshold matters only where rows differ.
 
+Beside the ratio of times stands that of the CPU time both servers spent, which other work on the machine
+hardly moves: where cores are short, whoever opens more connections gets more of them.
+
 Before that each has to find a row that was changed; while measured, each has to find nothing.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
 from sqlalchemy import text
 
 from shadowfault_api.store.urls import create_sync_engine
@@ -34,7 +39,7 @@ from shadowfault_bench.harness import Bound, seconds
 from shadowfault_testing.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from shadowfault_bench.harness import Bench
@@ -65,6 +70,8 @@ _BARE_SCAN: Final = f"""
 # Committed at once, for VACUUM marks only pages whose rows it knows to be committed.
 _SETTINGS: Final = {"synchronous_commit": "on", "shared_buffers": "1GB"}
 _STATEMENT_SECONDS: Final = 600.0
+# By then a server's process of a closed connection has ended: none is counted twice.
+_ENDING_SECONDS: Final = 0.3
 _TOOLS: Final = (
     (DiffTool("reladiff", "reladiff", threads=4, factor=8), Bound("at least", 5)),
     (DiffTool("data-diff", "data_diff", threads=4, factor=32), Bound("at least", 8)),
@@ -90,8 +97,9 @@ def run(bench: Bench) -> None:
         except ToolsUnavailableError as error:
             bench.say(f"NOT MEASURED: reladiff and data-diff cannot be installed here: {error}")
             return
+        meter = _Meter((here, there))
         for tool, bound in _TOOLS:
-            _measure_tool(bench, tool, bound, python, urls, rows)
+            _measure_tool(bench, tool, bound, python, urls, rows, meter)
 
 
 def _measure_scans(bench: Bench, urls: Sequence[str], rows: int) -> None:
@@ -115,7 +123,13 @@ def _measure_scans(bench: Bench, urls: Sequence[str], rows: int) -> None:
 
 
 def _measure_tool(  # noqa: PLR0913, PLR0917 - what is measured, against what, on what
-    bench: Bench, tool: DiffTool, bound: Bound, python: Path, urls: Sequence[str], rows: int
+    bench: Bench,
+    tool: DiffTool,
+    bound: Bound,
+    python: Path,
+    urls: Sequence[str],
+    rows: int,
+    meter: _Meter,
 ) -> None:
     def compare() -> dict[str, Any]:
         return tool.compare(python, urls, _TABLE, _KEY, _COLUMNS)
@@ -130,7 +144,47 @@ def _measure_tool(  # noqa: PLR0913, PLR0917 - what is measured, against what, o
         return float(answer["seconds"])
 
     name = f"{tool.name} {found['version']} ({tool.threads} threads, factor {tool.factor}) / verification"
-    bench.ratio(name, clean, lambda: _clean(urls), bound)
+    theirs, ours = meter.metered(clean), meter.metered(lambda: _clean(urls))
+    bench.ratio(name, theirs, ours, bound)
+    spent = [one / other for one, other in zip(theirs.spent, ours.spent, strict=True)]
+    bench.figure(f"{tool.name} / verification, CPU time of both servers", spent, "x")
+
+
+class _Meter:
+    """Reads the CPU time of servers, of sessions that have ended too."""
+
+    def __init__(self, servers: Sequence[PostgresServer]) -> None:
+        self._processes = [psutil.Process(server.pid) for server in servers]
+
+    def metered(self, work: Callable[[], float]) -> _Metered:
+        return _Metered(work, self)
+
+    def seconds(self) -> float:
+        time.sleep(_ENDING_SECONDS)
+        total = 0.0
+        for process in self._processes:
+            for child in process.children():
+                with suppress(psutil.NoSuchProcess):
+                    times = child.cpu_times()
+                    total += times.user + times.system
+            times = process.cpu_times()
+            total += times.children_user + times.children_system
+        return total
+
+
+class _Metered:
+    """A measurement, and what the servers spent each time."""
+
+    def __init__(self, work: Callable[[], float], meter: _Meter) -> None:
+        self._work = work
+        self._meter = meter
+        self.spent: list[float] = []
+
+    def __call__(self) -> float:
+        before = self._meter.seconds()
+        taken = self._work()
+        self.spent.append(self._meter.seconds() - before)
+        return taken
 
 
 def _clean(urls: Sequence[str]) -> float:

@@ -68,7 +68,7 @@ _BY_BYTES: Final = """
         c.collname = 'default' AND d.datcollate IN ('C', 'POSIX')
         AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
 """
-# A sum needs no order. Row by row along the index takes a tenth more (*measured*), and cannot read ahead.
+# A sum needs no order: row by row along the index takes up to a tenth more (*measured*), without read-ahead.
 _PAGE_BY_PAGE: Final = "SET LOCAL enable_indexscan = off"
 _ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%(table)s)"
 
