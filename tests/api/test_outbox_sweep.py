@@ -35,7 +35,7 @@ HELD = YOUNG + timedelta(hours=1)
 async def opened(stores: Stores) -> AsyncIterator[Outbox]:
     engine = create_asynchronous_engine(stores.pair.primary)
     try:
-        yield Outbox(Primary(engine), claim_seconds=30)
+        yield Outbox(Primary(engine), claim_seconds=30, page_size=PAGE)
     finally:
         await engine.dispose()
 
@@ -98,6 +98,15 @@ async def test_rows_that_are_held_hide_none_behind_them(stores: Stores) -> None:
     async with opened(stores) as box:
         assert [entry.id for entry in await box.claim(PAGE, older_than_seconds=DAY)] == free[:-1]
         assert [entry.id for entry in await box.claim(PAGE)] == free[-1:]
+
+
+async def test_to_take_one_row_behind_many_that_are_held_takes_few_looks(stores: Stores) -> None:
+    fill(stores, 3 * PAGE, OLD, HELD)
+    fill(stores, 1, OLD)
+    async with opened(stores) as box:
+        with counted(box.primary.engine) as statements:
+            assert len(await box.claim(1)) == 1
+    assert len(statements) == 4 + 1  # a page each, and the claim
 
 
 async def test_who_is_overtaken_by_another_replica_takes_what_comes_next(stores: Stores) -> None:

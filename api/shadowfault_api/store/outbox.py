@@ -75,11 +75,12 @@ class Settled:
 
 
 class Outbox:
-    """The table `outbox`, shared by all replicas."""
+    """The table `outbox`, shared by all replicas. `page_size`: how many pending rows one query looks at."""
 
-    def __init__(self, primary: Primary, *, claim_seconds: float) -> None:
+    def __init__(self, primary: Primary, *, claim_seconds: float, page_size: int = 200) -> None:
         self.primary = primary
         self.claim_seconds = claim_seconds
+        self._page_size = page_size
 
     async def claim(self, limit: int, *, older_than_seconds: float = 0.0) -> Sequence[OutboxEntry]:
         """Take up to `limit` pending rows nobody holds, oldest first; ours until the claim runs out."""
@@ -115,9 +116,10 @@ class Outbox:
         async with self.primary.reader.connect() as connection:
             while True:
                 old = outbox.c.created_at < self.primary.now(-older_than_seconds)
-                page = (await connection.execute(self.page_of_pending(after, limit, old))).all()
+                page = (await connection.execute(self.page_of_pending(after, self._page_size, old))).all()
                 found.extend(row.id for row in page if row.free and (row.old or not older_than_seconds))
-                if len(found) >= limit or len(page) < limit or (older_than_seconds and not page[-1].old):
+                enough = len(found) >= limit or len(page) < self._page_size
+                if enough or (older_than_seconds and not page[-1].old):
                     return found[:limit]
                 after = page[-1].id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +38,7 @@ from shadowfault_api.store.schema import listing_views, listings, outbox
 from shadowfault_api.store.urls import read_only
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from decimal import Decimal
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -142,25 +142,25 @@ class ListingStore:
         """Write a listing and its outbox row in one transaction."""
         now = datetime.now(UTC)
         listing = Listing(new_id(), title, price, 1, now, now)
-        entry = _entry(listing, Operation.CREATE, now, origin)
+        values = _outbox_values(listing, Operation.CREATE, now, origin)
         if self._primary.postgresql:
             # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
-            values = {
+            parameters = {
                 "listing_id": listing.id,
                 "title": title,
                 "price": price,
                 "at": now,
-                "payload": entry.payload,
-                "request_id": entry.request_id,
-                "request_id_given": entry.request_id_given,
-                "traceparent": entry.traceparent,
+                "payload": values["payload"],
+                "request_id": origin.request_id,
+                "request_id_given": origin.request_id_given,
+                "traceparent": origin.traceparent,
                 "claim": _interval(origin.claim_seconds),
             }
             async with self._primary.autocommit.connect() as connection:
-                return listing, replace(entry, id=(await connection.execute(_CREATE, values)).scalar_one())
+                return listing, _entry((await connection.execute(_CREATE, parameters)).scalar_one(), values)
         async with self._primary.writing() as connection:
             await connection.execute(insert(listings), asdict(listing))
-            return listing, await self._enqueue(connection, entry, origin)
+            return listing, await self._enqueue(connection, values, origin)
 
     async def get(self, listing_id: str) -> Listing | None:
         """Read one listing."""
@@ -193,8 +193,8 @@ class ListingStore:
         async with self._primary.writing() as connection:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=1)
-            entry = _entry(listing, Operation.UPDATE, now, origin)
-            return listing, await self._enqueue(connection, entry, origin)
+            values = _outbox_values(listing, Operation.UPDATE, now, origin)
+            return listing, await self._enqueue(connection, values, origin)
 
     async def delete(
         self, listing_id: str, origin: Origin, *, expected_version: int | None = None
@@ -210,8 +210,8 @@ class ListingStore:
             statement = delete(listings).where(listings.c.id == listing_id).returning(listings)
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=0)
-            entry = _entry(listing, Operation.DELETE, now, origin)
-            return await self._enqueue(connection, entry, origin)
+            values = _outbox_values(listing, Operation.DELETE, now, origin)
+            return await self._enqueue(connection, values, origin)
 
     async def exists(self, listing_id: str) -> bool:
         """Tell whether there is such a listing."""
@@ -256,19 +256,9 @@ class ListingStore:
             raise NotFoundError(listing_id)
         return row.views or 0
 
-    async def _enqueue(self, connection: AsyncConnection, entry: OutboxEntry, origin: Origin) -> OutboxEntry:
-        """Write the outbox row of an entry; returns the entry with the row's id."""
-        values: dict[str, Any] = {
-            "entity_type": entry.entity_type,
-            "entity_id": entry.entity_id,
-            "operation": entry.operation.value,
-            "version": entry.version,
-            "payload": entry.payload,
-            "request_id": entry.request_id,
-            "request_id_given": entry.request_id_given,
-            "created_at": entry.created_at,
-            "traceparent": entry.traceparent,
-        }
+    async def _enqueue(
+        self, connection: AsyncConnection, values: Mapping[str, Any], origin: Origin
+    ) -> OutboxEntry:
         seconds = origin.claim_seconds
         if self._primary.postgresql:
             statement, claim = _ENQUEUE, {"claim": _interval(seconds)}
@@ -276,7 +266,7 @@ class ListingStore:
             claimed_until = None if seconds is None else self._primary.now(seconds)
             statement, claim = _ENQUEUE_SQLITE, {"claimed_until": claimed_until}
         result = await connection.execute(statement, {**values, **claim})
-        return replace(entry, id=result.scalar_one())
+        return _entry(result.scalar_one(), values)
 
 
 def _interval(seconds: float | None) -> timedelta | None:
@@ -304,18 +294,31 @@ def _expect(row: Row[Any] | None, expected_version: int | None, *, written: int)
     return listing
 
 
-def _entry(listing: Listing, operation: Operation, now: datetime, origin: Origin) -> OutboxEntry:
-    """Build the entry of a write; its id is the outbox row's, which is not there yet."""
+def _outbox_values(listing: Listing, operation: Operation, now: datetime, origin: Origin) -> dict[str, Any]:
     deleting = operation is Operation.DELETE
+    return {
+        "entity_type": LISTING,
+        "entity_id": listing.id,
+        "operation": operation.value,
+        "version": listing.version + 1 if deleting else listing.version,
+        "payload": None if deleting else payload_of(listing),
+        "request_id": origin.request_id,
+        "request_id_given": origin.request_id_given,
+        "created_at": now,
+        "traceparent": origin.traceparent,
+    }
+
+
+def _entry(outbox_id: int, values: Mapping[str, Any]) -> OutboxEntry:
     return OutboxEntry(
-        id=0,
-        entity_type=LISTING,
-        entity_id=listing.id,
-        operation=operation,
-        version=listing.version + 1 if deleting else listing.version,
-        payload=None if deleting else payload_of(listing),
-        request_id=origin.request_id,
-        request_id_given=origin.request_id_given,
-        created_at=now,
-        traceparent=origin.traceparent,
+        id=outbox_id,
+        entity_type=values["entity_type"],
+        entity_id=values["entity_id"],
+        operation=Operation(values["operation"]),
+        version=values["version"],
+        payload=values["payload"],
+        request_id=values["request_id"],
+        request_id_given=values["request_id_given"],
+        created_at=values["created_at"],
+        traceparent=values["traceparent"],
     )
