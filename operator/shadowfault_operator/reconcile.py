@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 # A pass from nothing to injected, or from injected to gone, takes six requests; conflicts repeat some.
 _MOST_STEPS: Final = 24
+# Of those that no pass waits for: they leave the connections to what is more urgent.
+_EVENTS_AT_ONCE: Final = 4
 
 
 class NotYetError(Exception):
@@ -105,6 +107,8 @@ class Reconciler:
         self._refused_reads: dict[Key, RefusedError] = {}
         # What is to be announced after the patch of the target that may follow, or before anything else.
         self._to_tell: dict[Key, tuple[Experiment, Objection, datetime]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(_EVENTS_AT_ONCE)
         # When the end of an experiment was decided, by UID, on the monotonic clock.
         self._ended: dict[str, float] = {}
 
@@ -121,10 +125,8 @@ class Reconciler:
             self._to_tell.pop(key, None)  # an Event holds up no end of ours
             raise
         finally:
-            try:
-                await self._tell(key)
-            finally:
-                self._echoes.end(key)
+            self._tell_beside(key)
+            self._echoes.end(key)
 
     async def _pass(self, key: Key) -> datetime | None:
         told = self._known.take_ending(key)
@@ -355,6 +357,18 @@ class Reconciler:
         untold = self._to_tell.pop(key, None)
         if untold is not None:
             await self._announcer.announce(*untold)
+
+    def _tell_beside(self, key: Key) -> None:
+        """Announce what is left to be, beside the passes to come: the end of a run does not wait for it."""
+        untold = self._to_tell.pop(key, None)
+        if untold is not None:
+            task = asyncio.create_task(self._tell_in_turn(*untold))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell_in_turn(self, experiment: Experiment, what: Objection, now: datetime) -> None:
+        async with self._turns:
+            await self._announcer.announce(experiment, what, now)
 
     def _seen(self, view: View, experiment: Experiment) -> View:
         self._known.update(experiment)

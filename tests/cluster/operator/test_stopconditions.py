@@ -165,7 +165,7 @@ def test_a_condition_that_is_met_ends_the_run_and_restores_the_target(
     assert own_ground.target(target.name)["spec"] == before
     # An Event follows the status that it tells of.
     said = ["Accepted", "Injected", "Recovered", "StopConditionMet"]
-    eventually("the Events", lambda: own_ground.events(name) == said)
+    eventually("the Events", lambda: own_ground.run_events(name) == said)
     assert own_operator.metric('shadowfault_recoveries_total{reason="StopConditionMet"}') == 1
     own_ground.delete(name)
 
