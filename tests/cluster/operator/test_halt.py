@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shadowfault_testing.api import eventually
+from shadowfault_testing.interposer import UNHINDERED, Answer
 from shadowfault_testing.operator import OperatorProcess
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shadowfault_cluster import Cluster
+    from shadowfault_testing.interposer import Interposer, Request, Verdict
     from shadowfault_testing.operator import Ground
 
 pytestmark = pytest.mark.cluster
@@ -82,3 +84,26 @@ def test_by_kubectl(own_ground: Ground, own_operator: OperatorProcess) -> None:
     own_ground.kubectl("create", "configmap", "shadowfault-halt", "--from-literal=halt=true")
     own_ground.await_phase(name, "Finished", "Halted")
     assert own_operator.metric('shadowfault_recoveries_total{reason="Halted"}') == 1
+
+
+def test_one_that_can_no_longer_be_read_ends_what_runs(
+    own_ground: Ground, between: Interposer, tmp_path: Path
+) -> None:
+    def unreadable(request: Request) -> Verdict:
+        of_the_halt = "shadowfault-halt" in request.query.get("fieldSelector", "")
+        return Answer(403, "Forbidden") if of_the_halt else UNHINDERED
+
+    kubeconfig = between.write_kubeconfig(tmp_path / "kubeconfig")
+    namespace = own_ground.namespace
+    process = OperatorProcess(kubeconfig, namespace, tmp_path / "operator.log", POD_NAMESPACE=namespace)
+    process.start()
+    try:
+        name = own_ground.run(own_ground.deploy())
+        between.obey(unreadable)
+        # A watch that was granted lasts; it is when it has to be asked for again that nobody can tell.
+        between.cut()
+        between.mend()
+        status = own_ground.await_phase(name, "Finished", "Halted")
+        assert "cannot be read" in status["conditions"][0]["message"]
+    finally:
+        process.stop()
