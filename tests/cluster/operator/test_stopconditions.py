@@ -17,13 +17,14 @@ from shadowfault_demo.traffic import create_listings, request_ids
 from shadowfault_testing.api import eventually
 from shadowfault_testing.objects import container
 from shadowfault_testing.operator import OperatorProcess
-from shadowfault_testing.pods import server_container
+from shadowfault_testing.pods import server_container, shell_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from shadowfault_cluster import Cluster
+    from shadowfault_testing.objects import Json
     from shadowfault_testing.operator import Ground
 
 pytestmark = pytest.mark.cluster
@@ -176,20 +177,30 @@ def metrics_condition(ground: Ground, name: str) -> tuple[str, str] | None:
     return (found[0]["status"], found[0]["reason"]) if found else None
 
 
+SILENT = shell_container("exec sleep 600", name="api", ports=[{"name": "http", "containerPort": 8080}])
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "result"),
+    [
+        (server_container(name="api"), "MetricsMissing", "read"),
+        (SILENT, "MetricsUnavailable", "unreachable"),
+    ],
+    ids=["they answer, and tell nothing", "they do not answer"],
+)
 def test_a_target_that_tells_nothing_is_a_condition_and_the_run_goes_on(
-    own_ground: Ground, own_operator: OperatorProcess
+    own_ground: Ground, own_operator: OperatorProcess, pods: Json, reason: str, result: str
 ) -> None:
-    target = own_ground.deploy(containers=[server_container(name="api")])
+    target = own_ground.deploy(containers=[pods])
     own_ground.kubectl("rollout", "status", f"deployment/{target}", "--timeout=60s")
     name = own_ground.run(target)
-    eventually("the condition", lambda: metrics_condition(own_ground, name) == ("False", "MetricsMissing"))
-    reads = own_operator.metric('shadowfault_scrapes_total{result="read"}')
+    eventually("the condition", lambda: metrics_condition(own_ground, name) == ("False", reason))
+    looks = f'shadowfault_scrapes_total{{result="{result}"}}'
+    before = own_operator.metric(looks)
     version = (own_ground.experiment(name) or {})["metadata"]["resourceVersion"]
-    eventually(
-        "some more looks", lambda: own_operator.metric('shadowfault_scrapes_total{result="read"}') > reads + 5
-    )
+    eventually("some more looks", lambda: own_operator.metric(looks) > before + 5)
     # They write nothing.
     assert (own_ground.experiment(name) or {})["metadata"]["resourceVersion"] == version
     assert own_ground.status(name)["phase"] == "Running"
-    assert own_ground.events(name) == ["Accepted", "Injected", "MetricsMissing"]
+    assert own_ground.events(name) == ["Accepted", "Injected", reason]
     own_ground.delete(name)
