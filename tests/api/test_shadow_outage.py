@@ -183,7 +183,13 @@ async def test_a_row_the_shadow_refuses_fails_alone(start: Start) -> None:
 
 
 async def test_what_the_queue_cannot_take_waits_in_the_outbox_and_is_counted(start: Start) -> None:
-    service = await start(shadow_queue_size=2, shadow_batch_size=1, shadow_batch_seconds=0.05)
+    service = await start(
+        shadow_queue_size=2,
+        shadow_batch_size=1,
+        shadow_batch_seconds=0.05,
+        shadow_timeout_seconds=1.0,
+        shadow_claim_seconds=2.5,
+    )
     created = [one["id"] for one in await asyncio.gather(*(service.create() for _ in range(30)))]
     deferred = await service.metric("shadow_writes_deferred_total", reason="queue_full")
     assert deferred > 0

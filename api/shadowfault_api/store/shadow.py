@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from shadowfault_api.entities import Listing, OutboxEntry, shadow_row
 from shadowfault_api.store.migrate import Database, migrate
@@ -88,8 +89,7 @@ class Shadow:
         # In the order of keys, so that two replicas cannot wait for each other.
         rows = [shadow_row(newest[key]) for key in sorted(newest)]
         written = await self._upsert(rows)
-        refused = newest.keys() - written
-        held = await self._versions(refused) if refused else {}
+        held = await self._held(newest.keys() - written)
         # At the same version it is the same write, made by an attempt whose outcome nobody recorded.
         return [entry for entry in entries if held.get(entry.entity_id, 0) > newest[entry.entity_id].version]
 
@@ -130,6 +130,18 @@ class Shadow:
                 return set((await connection.execute(_UPSERT_BATCH, columns)).scalars())
         async with self._engine.begin() as connection:
             return set((await connection.execute(_UPSERT_SQLITE, rows)).scalars())
+
+    async def _held(self, refused: Collection[str]) -> dict[str, int]:
+        """Read what the shadow holds of the keys that were not behind.
+
+        The upsert is made by now, and stays so where this read fails: they are at their version or beyond.
+        """
+        if not refused:
+            return {}
+        try:
+            return await self._versions(refused)
+        except DBAPIError:
+            return {}
 
     async def _versions(self, keys: Collection[str]) -> dict[str, int]:
         query = select(shadow_listings.c.id, shadow_listings.c.version).where(shadow_listings.c.id.in_(keys))
