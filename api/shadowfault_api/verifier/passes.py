@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -14,40 +13,32 @@ import structlog
 from shadowfault_api.verifier import sweep_store
 from shadowfault_api.verifier.changes import Changes
 from shadowfault_api.verifier.clock import Clock
-from shadowfault_api.verifier.errors import TooSlowError, VerificationError
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.lanes import Lanes
 from shadowfault_api.verifier.options import Mode
-from shadowfault_api.verifier.progress import Standing
 from shadowfault_api.verifier.readers import PrimaryReader, ShadowReader
 from shadowfault_api.verifier.recorder import Recorder
 from shadowfault_api.verifier.report import SweepNote, VerifierReport
-from shadowfault_api.verifier.scan import Scanner
 from shadowfault_api.verifier.settle import Settler, names
-from shadowfault_api.verifier.stopping import rest
 from shadowfault_api.verifier.stores import Key, Span
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.sweep import Tally, rows_due
+from shadowfault_api.verifier.sweeping import Sweeper, resting
 from shadowfault_api.verifier.tables import LISTINGS, SHADOW_LISTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from shadowfault_api.verifier.course import Chunk
     from shadowfault_api.verifier.model import Entity
     from shadowfault_api.verifier.options import VerifierOptions
     from shadowfault_api.verifier.side import Side
     from shadowfault_api.verifier.stores import Store
-    from shadowfault_api.verifier.sweep import Part, Sweep
+    from shadowfault_api.verifier.sweep import Sweep
 
 _log: Final = structlog.get_logger("shadowfault.verifier")
-# A cursor is stored this often: what a run that is killed has to do again.
-_SAVE_EVERY_SECONDS: Final = 1.0
 # An incremental pass asks for the keys of so many chunks at a time: nothing is digested yet.
 _PAGE: Final = 5
-# A piece of a sweep up to so many first digests is looked at in one.
-_FIRST_DIGESTS: Final = 5
 # Keys an incremental pass remembers, so as not to look twice at a row that changed on both sides.
 _REMEMBERED_KEYS: Final = 100_000
 
@@ -76,6 +67,8 @@ class Pass:
         self._recorder = Recorder(primary, entity.entity_type, run_id, self.clock.now)
         examiner = Examiner(PrimaryReader(primary, entity, here), ShadowReader(shadow, entity, there), entity)
         self._settler = Settler(examiner, self._recorder, entity, run_id)
+        self._rest = resting(options)
+        self.sweeper = Sweeper(primary, self._stores, self._settler, self.clock, run_id, options)
         self._entity = entity
         self._run_id = run_id
         self._options = options
@@ -114,57 +107,6 @@ class Pass:
         """Cut the keys into parts of about as many rows; None for those too few rows leave without any."""
         store = max(self._stores, key=lambda one: one.estimate())
         return list(_cut(store, parts, math.ceil(estimated / parts)))
-
-    def go_through(
-        self, sweep: Sweep, parts: list[Part], quota: int | None, counted_since: datetime
-    ) -> Tally:
-        """Look at the rows of some parts of a sweep, from their cursors on; returns what this run counted.
-
-        Args:
-            quota: rows after which it is enough; None looks at all that are left.
-            counted_since: discrepancies seen since then are in the count already.
-        """
-        done = Tally()
-        # The share of the estimate that these parts are.
-        estimated = sum(max(0, sweep.estimated // len(sweep.parts) - part.tally.rows) for part in parts)
-        began = time.monotonic()
-        with (
-            self._scanner(quota) as scanner,
-            self._options.progress(self._run_id) as tell,
-            self._journal(sweep, parts) as stored,
-        ):
-            for part in parts:
-                span = part.rest if quota is None else self._piece(part.rest, quota - done.rows)
-                for chunk, tally in self._settled(scanner, span, counted_since):
-                    part.advance(chunk.span.upto, tally)
-                    done.add(tally)
-                    stored(chunk.differs)
-                    tell(Standing(done.rows, quota or estimated, time.monotonic() - began))
-                    if quota is not None and done.rows >= quota:
-                        return done
-        return done
-
-    def _piece(self, span: Span, rows: int) -> Span:
-        """Cut off so many rows, one small chunk at least: a scan may begin with what comes after."""
-        try:
-            edge = self._stores[0].boundary(span, max(rows, self._options.pace.least))
-        except TooSlowError:  # so many that it is no matter where exactly they end
-            return span
-        return span if edge is None else Span(span.after, edge)
-
-    def _settled(
-        self, scanner: Scanner, span: Span, counted_since: datetime
-    ) -> Iterator[tuple[Chunk, Tally]]:
-        """Look at the rows of a span chunk by chunk, and settle what differs."""
-        mark = time.monotonic()
-        for chunk in scanner.chunks(span):
-            tally = Tally(primary=chunk.primary.rows, shadow=chunk.shadow.rows, rows=chunk.rows)
-            if chunk.differs:
-                for keys in scanner.differing(chunk):
-                    tally.add(self._settler.settle(names(keys), counted_since))
-            now = time.monotonic()
-            tally.scan_seconds, mark = now - mark - tally.recheck_seconds, now
-            yield chunk, tally
 
     def finish(self, sweep: Sweep) -> None:
         """Enter the end of a sweep that is through."""
@@ -222,7 +164,7 @@ class Pass:
                 rows=sweep.tally.rows,
                 estimated_rows=sweep.estimated,
             )
-        self.go_through(sweep, list(sweep.left), None, sweep.started_at)
+        self.sweeper.go_through(sweep, list(sweep.left), None, sweep.started_at)
         self.finish(sweep)
         report = self.report(
             Mode.FULL,
@@ -237,7 +179,7 @@ class Pass:
         tally, changed = self._changed(since)
         sweep, resumed = self._sweep(resuming=True)
         quota = rows_due(sweep, self.started_at, self._options.full_every)
-        tally.add(self.go_through(sweep, list(sweep.left), quota, self.started_at))
+        tally.add(self.sweeper.go_through(sweep, list(sweep.left), quota, self.started_at))
         if sweep.through:
             self.finish(sweep)
             self._begin()  # at once, so that it is through in time
@@ -324,43 +266,6 @@ class Pass:
             yield 0, list(dict.fromkeys((row.entity_id,) for row in rows))
             after = rows[-1].id
             self._rest(0.0)
-
-    @contextmanager
-    def _scanner(self, quota: int | None) -> Iterator[Scanner]:
-        pace = self._options.pace
-        if quota is not None:  # not much more in the end than it is to look at
-            first = max(1, min(_FIRST_DIGESTS * pace.first, quota))
-            most = max(pace.least, first, min(pace.most, quota // 4))
-            pace = replace(pace, first=first, most=most)
-        with Scanner.opened(*self._stores, pace, leaf=self._options.chunk_size, rest=self._rest) as scanner:
-            yield scanner
-
-    @contextmanager
-    def _journal(self, sweep: Sweep, parts: list[Part]) -> Iterator[Callable[[bool], None]]:
-        """Give what stores the cursors: about once a second, at once if told so, and however it ends."""
-        saved = time.monotonic()
-
-        def save() -> None:
-            with self._primary.writing() as connection:
-                sweep_store.save(connection, sweep.id, parts, self.clock.now())
-
-        def moved(urgent: bool) -> None:
-            nonlocal saved
-            if urgent or time.monotonic() - saved >= _SAVE_EVERY_SECONDS:
-                save()
-                saved = time.monotonic()
-
-        try:
-            yield moved
-        except BaseException:
-            with suppress(VerificationError):  # the primary is away: the cursor stays where it was stored
-                save()
-            raise
-        save()
-
-    def _rest(self, seconds: float) -> None:
-        """Wait, and end the run where the caller asks for it."""
-        rest(seconds, self._options.stopping, "the verification was stopped before its end")
 
 
 def _cut(store: Store, parts: int, rows: int) -> Iterator[Span | None]:

@@ -130,7 +130,7 @@ class _Sharded:
             return self._alone()
         if step is _Step.SWEEP and sweep is not None:
             part = sweep.parts[self._shard.number]
-            self._pass.go_through(sweep, [part], None, sweep.started_at)
+            self._pass.sweeper.go_through(sweep, [part], None, sweep.started_at)
             tally = part.tally
             step, sweep = self._together(self._leave)
         if step is _Step.MERGE and sweep is not None:
