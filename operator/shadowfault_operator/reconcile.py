@@ -284,23 +284,34 @@ class Reconciler:
                 return view
 
     async def _end_at_once(self, action: Transition, view: View) -> View | None:
-        """Store the end that the experiment itself asks for, and read its target beside that.
+        """Store the end that the experiment itself asks for, and see to its target beside that.
 
         The write is refused when the experiment has changed since that was told. The target that is read here
-        is what the next step restores: what is known to run is injected by nobody any more.
+        is what the next step restores: what is known to run is injected by nobody any more. Of an experiment
+        that is being deleted it is restored beside the write as well: the deletion is on record already, and
+        cannot be taken back, so that whoever looks next decides the same.
         """
-        key, decided = self._recorded(view.experiment), time.monotonic()
+        experiment, decided = view.experiment, time.monotonic()
+        key, after = self._recorded(experiment), experiment.with_status(action.status)
 
-        async def read() -> Target | None:
+        async def see_to_target() -> Target | None:
             target = await self._targets.get(key)
             self._disarm_once(replace(view, target=target), action.status, decided)
-            return target
+            if not experiment.deleting:
+                return target
+            to_be = replace(view, experiment=after, target=target, ahead=False)
+            following = decide(to_be, self._clock.now(experiment.key), _new_seed)
+            if not isinstance(following, Restore):
+                return target
+            return await self._targets.restore(key, following.body)
 
-        stored, target = await asyncio.gather(self._transition(action, view), read(), return_exceptions=True)
+        stored, target = await asyncio.gather(
+            self._transition(action, view), see_to_target(), return_exceptions=True
+        )
         if isinstance(stored, BaseException):
             raise stored
         if isinstance(target, BaseException):
-            return await self._look(view.experiment.key)
+            return await self._look(experiment.key)
         return replace(stored, target=target, ahead=False)
 
     async def _transition(self, action: Transition, view: View) -> View:

@@ -134,7 +134,13 @@ class FaultInjector:
         the n-th call of this (entity_type, operation) in this process. An empty id is no id.
         """
         # Long for speed: a decision is to take no more than a microsecond, most of which is the hash.
-        if self._over or (self._timed and not self.active):
+        if self._over:
+            return None
+        # As `active` has it, without the call.
+        if self._timed and not (
+            self._clock() < self._wall_deadline and self._monotonic() < self._monotonic_deadline
+        ):
+            self._over = True
             return None
         site = self._reached.get((surface, entity_type, operation))
         if site is None:

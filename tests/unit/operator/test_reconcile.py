@@ -42,6 +42,8 @@ class Cluster:
         self.target_errors: list[Exception] = []
         self.disarmed: list[str] = []
         self.event: asyncio.Event | None = None
+        # Set by a restore, which then fails; until then no status is stored.
+        self.restored: asyncio.Event | None = None
         self._written = 0
         self.echoes = Echoes(lambda _: None)
 
@@ -52,6 +54,8 @@ class Cluster:
     async def set_status(self, experiment: Experiment, status: Status) -> Experiment:
         if self._errors:
             raise self._errors.pop(0)
+        if self.restored is not None:
+            await self.restored.wait()
         self.stored.append(status)
         self._seen = [status]
         self._written += 1
@@ -72,6 +76,12 @@ class Cluster:
             raise self.target_errors.pop(0)
         return self._scene.target()
 
+    async def restore(self, _key: Key, _body: object) -> Any:
+        if self.restored is None:
+            raise AttributeError("restore")
+        self.restored.set()
+        raise UnavailableError("no answer")
+
     async def namespace(self, name: str) -> Namespace | None:
         self.reads.append("namespace")
         if self.namespace_away:
@@ -84,7 +94,7 @@ class Cluster:
             known.update(experiment)
         return Reconciler(
             experiments=self,  # type: ignore[arg-type]
-            targets=SimpleNamespace(get=self.target),  # type: ignore[arg-type]
+            targets=SimpleNamespace(get=self.target, restore=self.restore),  # type: ignore[arg-type]
             surroundings=SimpleNamespace(namespace=self.namespace),  # type: ignore[arg-type]
             announcer=self,
             disarmer=SimpleNamespace(disarm=lambda *told: self.disarmed.append(told[-1])),
@@ -171,15 +181,26 @@ async def until_restored(cluster: Cluster, told: Experiment) -> None:
         await cluster.reconciler(told).reconcile(KEY)
 
 
-@pytest.mark.parametrize(("how", "reason"), [("delete", "Deleted"), ("suspend", "SuspendedWhileRunning")])
-async def test_an_end_that_a_watch_tells_of_is_stored_before_anything_is_read(
-    scene: Any, how: str, reason: str
-) -> None:
-    told = asked_to_end(scene, how)
+async def test_a_suspension_that_a_watch_tells_of_is_stored_before_anything_is_read(scene: Any) -> None:
+    told = asked_to_end(scene, "suspend")
     cluster = Cluster(scene, told.status)
     await until_restored(cluster, told)
-    assert [(status.phase, status.reason) for status in cluster.stored] == [(Phase.RECOVERING, reason)]
+    stored = [(status.phase, status.reason) for status in cluster.stored]
+    assert stored == [(Phase.RECOVERING, "SuspendedWhileRunning")]
     assert (cluster.reads, cluster.disarmed) == (["target"], [told.uid])
+
+
+async def test_a_deleted_run_is_restored_beside_the_write_of_its_reason(scene: Any) -> None:
+    """The deletion is on record and cannot be taken back, so the restore need not wait."""
+    told = asked_to_end(scene, "delete")
+    cluster = Cluster(scene, told.status)
+    cluster.restored = asyncio.Event()
+    with pytest.raises(UnavailableError):
+        async with asyncio.timeout(10):
+            await cluster.reconciler(told).reconcile(KEY)
+    stored = [(status.phase, status.reason) for status in cluster.stored]
+    assert stored == [(Phase.RECOVERING, "Deleted")]
+    assert (cluster.reads[0], cluster.disarmed) == ("target", [told.uid])
 
 
 async def test_what_has_moved_on_since_it_was_told_is_looked_at(scene: Any) -> None:
