@@ -19,7 +19,7 @@ from aiohttp import web
 from shadowfault_testing.api import connection_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
 _STANDSTILL_SECONDS: Final = 60.0
@@ -61,6 +61,12 @@ LOSE_REQUEST: Final = "lose the request"
 LOSE_ANSWER: Final = "lose the answer"
 UNHINDERED: Final = "pass"
 Verdict: TypeAlias = str | Answer
+
+
+def crash_points(requests: Sequence[Request]) -> list[tuple[Request, str]]:
+    """Where an operator that sends these may die: before each is done, and after each that writes."""
+    points = [(request, LOSE_REQUEST) for request in requests]
+    return points + [(request, LOSE_ANSWER) for request in requests if request.writes]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from shadowfault_api.verifier.pace import Pace
 from shadowfault_api.verifier.progress import Reporter, log_progress
+from shadowfault_api.verifier.stopping import rest
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from threading import Event
 
 
@@ -73,6 +75,18 @@ class VerifierOptions:
     def incremental(self) -> bool:
         """Whether an incremental pass is asked for."""
         return self.mode is Mode.INCREMENTAL and self.full_every > timedelta(0)
+
+    def due(self, started_at: datetime) -> datetime | None:
+        """Tell when a sweep that began then is to be through; None for one that is made in one go."""
+        return started_at + self.full_every if self.incremental else None
+
+    def rest(self, seconds: float) -> None:
+        """Wait between two looks.
+
+        Raises:
+            StoppedError: `stopping` is set, now or meanwhile.
+        """
+        rest(seconds, self.stopping, "the verification was stopped before its end")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -23,12 +24,14 @@ from shadowfault_api.verifier.settle import Settler, names
 from shadowfault_api.verifier.stores import Key, Span
 from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.sweep import Tally, rows_due
-from shadowfault_api.verifier.sweeping import Sweeper, resting
+from shadowfault_api.verifier.sweeping import Sweeper
 from shadowfault_api.verifier.tables import LISTINGS, SHADOW_LISTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+    from sqlalchemy import Connection
 
     from shadowfault_api.verifier.model import Entity
     from shadowfault_api.verifier.options import VerifierOptions
@@ -67,7 +70,6 @@ class Pass:
         self._recorder = Recorder(primary, entity.entity_type, run_id, self.clock.now)
         examiner = Examiner(PrimaryReader(primary, entity, here), ShadowReader(shadow, entity, there), entity)
         self._settler = Settler(examiner, self._recorder, entity, run_id)
-        self._rest = resting(options)
         self.sweeper = Sweeper(primary, self._stores, self._settler, self.clock, run_id, options)
         self._entity = entity
         self._run_id = run_id
@@ -81,9 +83,7 @@ class Pass:
         """
         if self._options.incremental:
             with self._primary.snapshot() as connection:
-                since = sweep_store.watermark(connection, self._entity.entity_type)
-                # Before anything is looked at.
-                then = sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
+                since, then = self._watermarks(connection)
             if since is not None:
                 return self._incremental(since, then)
         return self._full()
@@ -91,8 +91,7 @@ class Pass:
     def changes(self) -> Outcome | None:
         """Look at what changed, and at no piece of a sweep; None where there has been no whole sweep."""
         with self._primary.snapshot() as connection:
-            since = sweep_store.watermark(connection, self._entity.entity_type)
-            then = sweep_store.next_watermark(connection, self._entity.entity_type, self.started_at)
+            since, then = self._watermarks(connection)
             sweep = sweep_store.last_through(connection, self._entity.entity_type)
         if since is None or sweep is None:
             return None
@@ -101,11 +100,11 @@ class Pass:
 
     def estimate(self) -> int:
         """Tell roughly how many rows there are, by the side that has more."""
-        return max(store.estimate() for store in self._stores)
+        return max(self._sizes)
 
     def cut(self, parts: int, estimated: int) -> list[Span | None]:
         """Cut the keys into parts of about as many rows; None for those too few rows leave without any."""
-        store = max(self._stores, key=lambda one: one.estimate())
+        store = self._stores[self._sizes.index(max(self._sizes))]
         return list(_cut(store, parts, math.ceil(estimated / parts)))
 
     def finish(self, sweep: Sweep) -> None:
@@ -126,7 +125,7 @@ class Pass:
         """Settle what is on record and was not met, count what is open, and report."""
         tally.add(
             self._settler.settle_known(
-                started_at, counted_since, self._options.chunk_size, lambda: self._rest(0.0)
+                started_at, counted_since, self._options.chunk_size, lambda: self._options.rest(0.0)
             )
         )
         left = self._recorder.count_open()
@@ -151,6 +150,17 @@ class Pass:
             scan_seconds=tally.scan_seconds,
             recheck_seconds=tally.recheck_seconds,
         )
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Roughly the rows of each store; asked for once, for some count to tell."""
+        return [store.estimate() for store in self._stores]
+
+    def _watermarks(self, connection: Connection) -> tuple[datetime | None, datetime]:
+        """Tell what this pass may begin with, and the next one; to be asked before anything is looked at."""
+        entity_type = self._entity.entity_type
+        since = sweep_store.watermark(connection, entity_type)
+        return since, sweep_store.next_watermark(connection, entity_type, self.started_at)
 
     def _full(self) -> Outcome:
         # A first pass that is asked to be incremental goes on where it stopped: a big table may take several.
@@ -206,7 +216,8 @@ class Pass:
             if sweep is not None:
                 estimated = self.estimate()
                 with self._primary.writing() as connection:
-                    sweep_store.adopt(connection, sweep, self._run_id, estimated, self._due(sweep.started_at))
+                    due_at = self._options.due(sweep.started_at)
+                    sweep_store.adopt(connection, sweep, self._run_id, estimated, due_at)
                 return sweep, True
         return self._begin(), False
 
@@ -219,13 +230,9 @@ class Pass:
                 self._run_id,
                 [Span()],
                 started_at=now,
-                watermark=sweep_store.next_watermark(connection, self._entity.entity_type, now),
                 estimated=estimated,
-                due_at=self._due(now),
+                due_at=self._options.due(now),
             )
-
-    def _due(self, started_at: datetime) -> datetime | None:
-        return started_at + self._options.full_every if self._options.incremental else None
 
     def _changed(self, since: datetime) -> tuple[Tally, int]:
         """Look at the keys that say they changed, and at those whose shadow write failed."""
@@ -238,7 +245,7 @@ class Pass:
                 pace=self._options.pace,
                 leaf=self._options.chunk_size,
                 page=_PAGE * self._options.chunk_size,
-                rest=self._rest,
+                rest=self._options.rest,
             )
             for equal, page in self._candidates(changes, since):
                 looked_at += equal
@@ -265,7 +272,7 @@ class Pass:
                 return
             yield 0, list(dict.fromkeys((row.entity_id,) for row in rows))
             after = rows[-1].id
-            self._rest(0.0)
+            self._options.rest(0.0)
 
 
 def _cut(store: Store, parts: int, rows: int) -> Iterator[Span | None]:

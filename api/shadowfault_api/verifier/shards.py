@@ -26,7 +26,6 @@ from shadowfault_api.verifier.options import Mode, VerifierOptions
 from shadowfault_api.verifier.passes import Pass
 from shadowfault_api.verifier.report import ShardReport, SweepNote
 from shadowfault_api.verifier.run import Database, sides_of
-from shadowfault_api.verifier.stopping import rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +152,7 @@ class _Sharded:
                 raise AlreadyRunningError(
                     f"shard {self._shard.number} of run {self._shard.run_id} is at work already"
                 )
-            self._rest()
+            self._options.rest(_LOOK_SECONDS)
 
     def _join(self, connection: Connection) -> tuple[_Step, Sweep | None]:
         """Find the part of this shard, or make the parts."""
@@ -199,7 +198,7 @@ class _Sharded:
             return None
         runs.enter(connection, self._shard.run_id, self._trigger, now)
         estimated = self._pass.estimate()
-        due_at = now + self._options.full_every if self._options.incremental else None
+        due_at = self._options.due(now)
         left = sweep_store.going_on(connection, LISTING_ENTITY.entity_type)
         if self._options.incremental and left is not None and len(left.parts) == self._shard.count:
             # Of a run that was given up: it goes on, or a table too big for one run would never be through.
@@ -211,7 +210,6 @@ class _Sharded:
             self._shard.run_id,
             self._pass.cut(self._shard.count, estimated),
             started_at=now,
-            watermark=sweep_store.next_watermark(connection, LISTING_ENTITY.entity_type, now),
             estimated=estimated,
             due_at=due_at,
         )
@@ -270,7 +268,4 @@ class _Sharded:
             with self._primary.writing() as connection:
                 if connection.execute(lock).scalar_one():
                     return work(connection)
-            self._rest()
-
-    def _rest(self) -> None:
-        rest(_LOOK_SECONDS, self._options.stopping, "the verification was stopped before its end")
+            self._options.rest(_LOOK_SECONDS)

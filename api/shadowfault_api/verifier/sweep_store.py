@@ -42,7 +42,6 @@ def begin(  # noqa: PLR0913 - by name
     spans: Sequence[Span | None],
     *,
     started_at: datetime,
-    watermark: datetime,
     estimated: int,
     due_at: datetime | None = None,
 ) -> Sweep:
@@ -54,6 +53,7 @@ def begin(  # noqa: PLR0913 - by name
         verifier_sweeps.c.entity_type == entity_type, verifier_sweeps.c.finished_at.is_(None)
     )
     _forget(connection, unfinished)
+    watermark = next_watermark(connection, entity_type, started_at)
     parts = [Part(number, span or Span(), ended=span is None) for number, span in enumerate(spans)]
     sweep = Sweep(new_id(), entity_type, run_id, started_at, watermark, estimated, due_at, parts)
     values = {

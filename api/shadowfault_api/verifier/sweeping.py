@@ -12,7 +12,6 @@ from shadowfault_api.verifier.errors import TooSlowError, VerificationError
 from shadowfault_api.verifier.progress import Standing
 from shadowfault_api.verifier.scan import Scanner
 from shadowfault_api.verifier.settle import names
-from shadowfault_api.verifier.stopping import rest
 from shadowfault_api.verifier.stores import Span
 from shadowfault_api.verifier.sweep import Tally
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.clock import Clock
     from shadowfault_api.verifier.course import Chunk
     from shadowfault_api.verifier.options import VerifierOptions
+    from shadowfault_api.verifier.pace import Pace
     from shadowfault_api.verifier.settle import Settler
     from shadowfault_api.verifier.side import Side
     from shadowfault_api.verifier.stores import Store
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 _SAVE_EVERY_SECONDS: Final = 1.0
 # A piece of a sweep up to so many first digests is looked at in one.
 _FIRST_DIGESTS: Final = 5
-
-
-def resting(options: VerifierOptions) -> Callable[[float], None]:
-    """Give what waits between two looks, and ends the run where the caller asks for it."""
-    return lambda seconds: rest(seconds, options.stopping, "the verification was stopped before its end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +58,9 @@ class Sweeper:
         # The share of the estimate that these parts are.
         estimated = sum(max(0, sweep.estimated // len(sweep.parts) - part.tally.rows) for part in parts)
         began = time.monotonic()
+        leaf, pause = self.options.chunk_size, self.options.rest
         with (
-            self._scanner(quota) as scanner,
+            Scanner.opened(*self.stores, self._pace(quota), leaf=leaf, rest=pause) as scanner,
             self.options.progress(self.run_id) as tell,
             self._journal(sweep, parts) as stored,
         ):
@@ -101,17 +97,13 @@ class Sweeper:
             tally.scan_seconds, mark = now - mark - tally.recheck_seconds, now
             yield chunk, tally
 
-    @contextmanager
-    def _scanner(self, quota: int | None) -> Iterator[Scanner]:
+    def _pace(self, quota: int | None) -> Pace:
         pace = self.options.pace
-        if quota is not None:  # not much more in the end than it is to look at
-            first = max(1, min(_FIRST_DIGESTS * pace.first, quota))
-            most = max(pace.least, first, min(pace.most, quota // 4))
-            pace = replace(pace, first=first, most=most)
-        with Scanner.opened(
-            *self.stores, pace, leaf=self.options.chunk_size, rest=resting(self.options)
-        ) as scanner:
-            yield scanner
+        if quota is None:
+            return pace
+        # Not much more in the end than it is to look at.
+        first = max(1, min(_FIRST_DIGESTS * pace.first, quota))
+        return replace(pace, first=first, most=max(pace.least, first, min(pace.most, quota // 4)))
 
     @contextmanager
     def _journal(self, sweep: Sweep, parts: list[Part]) -> Iterator[Callable[[bool], None]]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from shadowfault_testing.embedded import EmbeddedOperator
-from shadowfault_testing.interposer import LOSE_ANSWER, LOSE_REQUEST, UNHINDERED, Answer
+from shadowfault_testing.interposer import LOSE_REQUEST, UNHINDERED, Answer, crash_points
 from shadowfault_testing.lifecycle import FLOWS, NAME, TARGET, Case, Flow, check, restored
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def test_killed_at_each_request(installed: Cluster, api: Api, between: Interpose
     requests = list(between.requests)
     assert any(request.writes for request in requests)
 
-    points = [(request, LOSE_REQUEST) for request in requests]
-    points += [(request, LOSE_ANSWER) for request in requests if request.writes]
+    points = crash_points(requests)
     cases = prepared(between, installed, api, flow, len(points))
     for case, (request, how) in zip(cases, points, strict=True):
         crash(between, case, flow, request, how)

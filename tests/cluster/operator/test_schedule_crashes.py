@@ -14,7 +14,7 @@ import pytest
 
 from shadowfault_testing.api import MERGE, experiments, schedules
 from shadowfault_testing.embedded import EmbeddedOperator
-from shadowfault_testing.interposer import LOSE_ANSWER, LOSE_REQUEST
+from shadowfault_testing.interposer import crash_points
 from shadowfault_testing.objects import schedule
 from shadowfault_testing.operator import Ground
 
@@ -200,8 +200,7 @@ def test_killed_at_each_request(installed: Cluster, api: Api, between: Interpose
     requests = list(between.requests)
     assert any(request.writes for request in requests)
 
-    points = [(request, LOSE_REQUEST) for request in requests]
-    points += [(request, LOSE_ANSWER) for request in requests if request.writes]
+    points = crash_points(requests)
     grounds = prepared(between, installed, api, flow, len(points))
     for ground, (request, how) in zip(grounds, points, strict=True):
         between.begin_again()
