@@ -42,7 +42,8 @@ _SQLITE: Final = (
     (re.compile("BLOB|^$"), Kind.BYTES),
 )
 _COLUMNS: Final = """
-    SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, array_position(i.indkey::int2[], a.attnum)
+    SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, NOT a.attnotnull,
+        array_position(i.indkey::int2[], a.attnum)
     FROM pg_attribute a
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
@@ -62,7 +63,7 @@ def describe(side: Side, name: str, schema: str | None = None) -> TableSpec:
     with side.snapshot() as connection:
         if side.postgresql:
             rows = connection.exec_driver_sql(_COLUMNS, {"table": table.replace("%%", "%")}).all()
-            columns = [(_of_postgresql(*row[:3]), row[3]) for row in rows]
+            columns = [(_of_postgresql(*row[:4]), row[4]) for row in rows]
         else:
             rows = connection.exec_driver_sql("SELECT * FROM pragma_table_info(?)", (name,)).all()
             columns = [(ColumnSpec(row[1], _of_sqlite(row[2])), row[5] or None) for row in rows]
@@ -96,11 +97,12 @@ def describe_pair(
     return _common(here, there), _common(_ordered(there, ours), here)
 
 
-def _of_postgresql(name: str, sql_type: str, modifier: int) -> ColumnSpec:
+def _of_postgresql(name: str, sql_type: str, modifier: int, nullable: bool) -> ColumnSpec:
     if sql_type == "numeric":
-        return ColumnSpec(name, Kind.DECIMAL if modifier == -1 else Kind.NUMBER, sql_type)
+        kind = Kind.DECIMAL if modifier == -1 else Kind.NUMBER
+        return ColumnSpec(name, kind, sql_type, nullable)
     kind = _POSTGRESQL.get(sql_type, Kind.LITERAL)
-    return ColumnSpec(name, kind, "text" if kind is Kind.TEXT else sql_type)
+    return ColumnSpec(name, kind, "text" if kind is Kind.TEXT else sql_type, nullable)
 
 
 def _of_sqlite(declared: str) -> Kind:

@@ -1,14 +1,4 @@
-"""A table in PostgreSQL. Digests are made by the server; only keys that differ are read.
-
-The server's own digest is that of the key, with `hash_record_extended` over the other columns as its seed.
-What is passed through a `send` function or a cast to text is so for a reason, each *measured*:
-
-- the record's hash is a linear combination of its columns' hashes, and so is a plain sum of them: two rows
-  that swap a value had the same sum in most cases. As a seed it is mixed with the key, and the sum is one of
-  unrelated numbers;
-- `bigint` and timestamps are folded into 32 bits before they are hashed: 1 and 4294967296 are alike;
-- -0 and 0, numeric 1.0 and 1.00, jsonb 1 and 1.0 are alike, and json, point and xml have no such hash.
-"""
+"""A table in PostgreSQL. Digests are made by the server; only keys that differ are read."""
 
 from __future__ import annotations
 
@@ -19,10 +9,11 @@ from sqlalchemy.exc import DBAPIError
 from shadowfault_api.verifier.canonical import WRAP
 from shadowfault_api.verifier.errors import SchemaError, UnprovenError
 from shadowfault_api.verifier.stores import Changed, Digest, Key, Method, Row, Span, Window
+from shadowfault_api.verifier.stores.postgresql_digest import Value, form, native_digest, portable_digest
 from shadowfault_api.verifier.tables import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -30,34 +21,8 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.stores.probes import Probe
     from shadowfault_api.verifier.tables import ColumnSpec, TableSpec
 
-    _Values = Sequence[tuple[Kind, str]]
-
 _BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
 _FIRST_WITH_NATIVE: Final = 140000
-
-_FORMS: Final[Mapping[Kind, str]] = {
-    Kind.NUMBER: "trim_scale({0}::numeric)::text",
-    Kind.FLOAT: "encode(float8send({0}::float8), 'hex')",
-    Kind.BOOLEAN: "{0}::int::text",
-    Kind.BYTES: "encode({0}, 'hex')",
-    Kind.INSTANT: "encode(timestamptz_send({0}), 'hex')",
-    Kind.TIMESTAMP: "encode(timestamp_send({0}), 'hex')",
-    Kind.JSON: "to_jsonb({0})::text",
-}
-_ANY_FORM: Final = "{0}::text"
-_HASHED: Final[Mapping[Kind, str]] = {
-    Kind.INTEGER: "int8send({0}::bigint)",
-    Kind.NUMBER: "{0}::numeric",
-    Kind.FLOAT: "float8send({0}::float8)",
-    Kind.BOOLEAN: "{0}",
-    Kind.BYTES: "{0}",
-    Kind.INSTANT: "timestamptz_send({0})",
-    Kind.TIMESTAMP: "timestamp_send({0})",
-    Kind.DATE: "{0}",
-    Kind.UUID: "{0}",
-    Kind.JSON: 'to_jsonb({0})::text COLLATE "C"',
-}
-_ANY_HASHED: Final = '{0}::text COLLATE "C"'
 
 # datlocprovider is new in PostgreSQL 15: read through JSON it is null before, and that means libc.
 _BY_BYTES: Final = """
@@ -89,9 +54,8 @@ class PostgresqlStore:
         )
         self._live = "true" if spec.tombstone is None else f"{quoted(spec.tombstone)} IS NULL"
         self._ordered: list[str] | None = None
-        key, columns = (
-            [(_written(column), quoted(column.name)) for column in part] for part in (spec.key, spec.columns)
-        )
+        key, columns = ([_value(column) for column in part] for part in (spec.key, spec.columns))
+        self._forms = [form(value.kind, value.sql) for value in columns]
         self._digest = _digest(key, columns, method)
 
     def digest(self, span: Span) -> Digest:
@@ -162,8 +126,9 @@ class PostgresqlStore:
     def get(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """See `Store`."""
         where, bound = self._among(keys)
-        forms = [_form(_written(column), quoted(column.name)) for column in self.spec.columns]
-        query = f"SELECT {', '.join([self._keys, *forms, self._live])} FROM {self._source} WHERE {where}"  # noqa: S608 - quoted names
+        query = (
+            f"SELECT {', '.join([self._keys, *self._forms, self._live])} FROM {self._source} WHERE {where}"  # noqa: S608 - quoted names
+        )
         width = len(self.spec.key)
         rows = connection.exec_driver_sql(query, bound).all()
         return {tuple(row[:width]): Row(tuple(row[width:-1]), row[-1]) for row in rows}
@@ -191,8 +156,8 @@ class PostgresqlStore:
             version: Any = connection.connection.driver_connection
             if method.seed is not None and version.info.server_version < _FIRST_WITH_NATIVE:
                 raise UnprovenError("hash_record_extended is new in PostgreSQL 14")
-            key = [] if method.seed is None else [(Kind.TEXT, "'key'")]
-            expressions = [_digest(key, [(probe.kind, f"({probe.sql})")], method) for probe in probes]
+            key = [] if method.seed is None else [Value(Kind.TEXT, "'key'")]
+            expressions = [_digest(key, [Value(probe.kind, f"({probe.sql})")], method) for probe in probes]
             try:
                 return list(connection.exec_driver_sql(f"SELECT {', '.join(expressions)}", {}).one())
             except DBAPIError as error:
@@ -262,26 +227,13 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
-def _written(column: ColumnSpec) -> Kind:
+def _value(column: ColumnSpec) -> Value:
     """Give the kind whose form serves: `to_jsonb` of a `jsonb` takes a third of a digest for nothing."""
-    return Kind.LITERAL if column.kind is Kind.JSON and column.sql_type == "jsonb" else column.kind
+    written = column.kind is Kind.JSON and column.sql_type == "jsonb"
+    return Value(Kind.LITERAL if written else column.kind, quoted(column.name), column.nullable)
 
 
-def _form(kind: Kind, value: str) -> str:
-    return _FORMS.get(kind, _ANY_FORM).format(value)
-
-
-def _digest(key: _Values, columns: _Values, method: Method) -> str:
-    """Give the expression of a row's digest, a bigint."""
-    if method.seed is not None:
-        seed = f"hash_record_extended(ROW({_hashed(columns)}), {method.seed})" if columns else method.seed
-        if len(key) == 1 and key[0][0] not in _HASHED:  # text: less to do than for a record of it
-            return f"hashtextextended({_hashed(key)}, {seed})"
-        return f"hash_record_extended(ROW({_hashed(key)}), {seed})"
-    forms = [_form(kind, value) for kind, value in (*key, *columns)]
-    framed = " || ".join(f"coalesce(octet_length({form}) || ':' || {form}, '-')" for form in forms)
-    return f"('x' || substr(md5(convert_to({framed}, 'UTF8')), 1, 16))::bit(64)::bigint"
-
-
-def _hashed(values: _Values) -> str:
-    return ", ".join(_HASHED.get(kind, _ANY_HASHED).format(value) for kind, value in values)
+def _digest(key: Sequence[Value], columns: Sequence[Value], method: Method) -> str:
+    return (
+        portable_digest([*key, *columns]) if method.seed is None else native_digest(key, columns, method.seed)
+    )

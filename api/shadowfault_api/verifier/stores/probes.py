@@ -39,6 +39,8 @@ _PROBES: Final = (
     Probe(Kind.NUMBER, "1.00::numeric", "1.0"),
     Probe(Kind.NUMBER, "10::numeric", 10),
     Probe(Kind.NUMBER, "-10000.010::numeric", "-10000.01"),
+    # PostgreSQL hashes a number without its sign. An infinity would be refused before PostgreSQL 14.
+    Probe(Kind.NUMBER, "10000.01::numeric", "10000.010"),
     Probe(Kind.NUMBER, "'NaN'::numeric", "NaN"),
     Probe(Kind.NUMBER, "123456789012345678901234567890.5::numeric", "123456789012345678901234567890.50"),
     Probe(Kind.DECIMAL, "1.0::numeric", "1.0"),
