@@ -55,12 +55,15 @@ class _Answer(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What begins after a key: so many rows of the first leader, or where it has fewer, of the other."""
+    """What begins after a key: so many rows of the first leader, or where it has fewer, of the other.
+
+    `edge` is None where the rest of the span is known to be no more than that.
+    """
 
     after: Key | None
     size: int
     leaders: tuple[Lane, Lane]
-    edge: Future[Key | None]
+    edge: Future[Key | None] | None
 
 
 class _UnderWay(NamedTuple):
@@ -73,13 +76,24 @@ class _UnderWay(NamedTuple):
 class Course:
     """A pass. Its chunks are few at a time, so memory does not grow with the table."""
 
-    def __init__(self, lanes: Lanes, span: Span, pace: Pace, rest: Callable[[float], None]) -> None:
-        """`rest` is called between two chunks with the seconds to wait, and may raise to end the pass."""
+    def __init__(
+        self, lanes: Lanes, span: Span, pace: Pace, rest: Callable[[float], None], rows: int | None = None
+    ) -> None:
+        """Begin nothing yet.
+
+        Args:
+            lanes: the two stores.
+            span: where to go.
+            pace: how large a chunk is.
+            rest: called between two chunks with the seconds to wait; it may raise to end the pass.
+            rows: how many the span holds, where that is known: a span of one chunk needs no look for an edge.
+        """
         self._span = span
         self._lanes = lanes
         self._pace = pace
         self._rest = rest
         self._size = pace.start()
+        self._one_chunk = rows is not None and rows <= self._size
         self._leaders: tuple[Lane, Lane] = (lanes.primary, lanes.shadow)
         self._taking_turns = False
         self._planned: _Plan | None = None
@@ -123,7 +137,8 @@ class Course:
         return bool(self._under_way)
 
     def _plan(self, after: Key | None) -> None:
-        edge = self._leaders[0].ask(edge_of(Span(after, self._span.upto), self._size))
+        look = edge_of(Span(after, self._span.upto), self._size)
+        edge = None if self._one_chunk else self._leaders[0].ask(look)
         self._planned = _Plan(after, self._size, self._leaders, edge)
 
     def _plan_smaller(self, failed: _Plan, error: TooSlowError) -> None:
@@ -131,12 +146,14 @@ class Course:
         if smaller is None:
             raise error
         self._rest(0.0)
-        self._size = smaller
+        self._size, self._one_chunk = smaller, False
         # The side that sets the edges may have few rows where the other has very many.
         self._leaders, self._taking_turns = failed.leaders[::-1], False
         self._plan(failed.after)
 
     def _edge(self, plan: _Plan) -> Key | None:
+        if plan.edge is None:
+            return self._span.upto
         found = plan.edge.result()
         if found is None:
             found = plan.leaders[1].ask(edge_of(Span(plan.after, self._span.upto), plan.size)).result()
@@ -160,9 +177,9 @@ class Course:
             for answer in one.answers:
                 answer.cancel()
         self._under_way.clear()
-        if self._planned is not None:
+        if self._planned is not None and self._planned.edge is not None:
             self._planned.edge.cancel()
-            self._planned = None
+        self._planned = None
 
 
 def edge_of(span: Span, rows: int) -> Callable[[Store], Key | None]:

@@ -46,12 +46,12 @@ class Scanner:
         with Lanes.opened(primary, shadow) as lanes:
             yield cls(lanes, pace, leaf=leaf, rest=rest)
 
-    def chunks(self, span: Span) -> Iterator[Chunk]:
-        """Digest a span, chunk by chunk, in the order of the key.
+    def chunks(self, span: Span, rows: int | None = None) -> Iterator[Chunk]:
+        """Digest a span, chunk by chunk, in the order of the key; `rows` is how many it holds, if known.
 
         The next chunk is under way meanwhile: what differs in it may no longer do so when it is given.
         """
-        return Course(self._lanes, span, self._pace, self._rest).chunks()
+        return Course(self._lanes, span, self._pace, self._rest, rows).chunks()
 
     def differing(self, chunk: Chunk) -> Iterator[list[Key]]:
         """Find the keys of a chunk whose rows are not the same, at most `leaf` at a time."""

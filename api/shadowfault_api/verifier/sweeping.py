@@ -65,8 +65,8 @@ class Sweeper:
             self._journal(sweep, parts) as stored,
         ):
             for part in parts:
-                span = part.rest if quota is None else self._piece(part.rest, quota - done.rows)
-                for chunk, tally in self._settled(scanner, span, counted_since):
+                span, rows = self._piece(part.rest, None if quota is None else quota - done.rows)
+                for chunk, tally in self._settled(scanner.chunks(span, rows), scanner, counted_since):
                     part.advance(chunk.span.upto, tally)
                     done.add(tally)
                     stored(chunk.differs)
@@ -75,20 +75,27 @@ class Sweeper:
                         return done
         return done
 
-    def _piece(self, span: Span, rows: int) -> Span:
-        """Cut off so many rows, one small chunk at least: a scan may begin with what comes after."""
+    def _piece(self, span: Span, rows: int | None) -> tuple[Span, int | None]:
+        """Cut off so many rows, one small chunk at least: a scan may begin with what comes after.
+
+        Returns:
+            The piece, and how many rows it holds, where that is known.
+        """
+        if rows is None:
+            return span, None
+        rows = max(rows, self.options.pace.least)
         try:
-            edge = self.stores[0].boundary(span, max(rows, self.options.pace.least))
+            edge = self.stores[0].boundary(span, rows)
         except TooSlowError:  # so many that it is no matter where exactly they end
-            return span
-        return span if edge is None else Span(span.after, edge)
+            return span, None
+        return (span, None) if edge is None else (Span(span.after, edge), rows)
 
     def _settled(
-        self, scanner: Scanner, span: Span, counted_since: datetime
+        self, chunks: Iterator[Chunk], scanner: Scanner, counted_since: datetime
     ) -> Iterator[tuple[Chunk, Tally]]:
-        """Look at the rows of a span chunk by chunk, and settle what differs."""
+        """Settle what differs in some chunks."""
         mark = time.monotonic()
-        for chunk in scanner.chunks(span):
+        for chunk in chunks:
             tally = Tally(primary=chunk.primary.rows, shadow=chunk.shadow.rows, rows=chunk.rows)
             if chunk.differs:
                 for keys in scanner.differing(chunk):

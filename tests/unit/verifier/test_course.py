@@ -216,3 +216,23 @@ def test_what_is_not_read_to_its_end_ends_too() -> None:
         again = list(scan.chunks(Span((49,), (69,))))
     assert [again[0].span.after, again[-1].span.upto] == [(49,), (69,)]
     assert sum(chunk.rows for chunk in again) == 20
+
+
+def test_a_span_that_is_known_to_be_one_chunk_needs_no_look_for_an_edge() -> None:
+    here, there = Table(dict.fromkeys(range(40), 0)), Table(dict.fromkeys(range(40), 1))
+    asked: list[Span] = []
+    here.on_boundary = there.on_boundary = asked.append
+    with scanner(here, there, Pace(first=10, least=1)) as scan:
+        (chunk,) = scan.chunks(Span(None, (9,)), 10)
+        assert (chunk.span, chunk.rows, asked) == (Span(None, (9,)), 10, [])
+        assert len(list(scan.chunks(Span(None, (9,)), 11))) == 1
+        assert asked
+
+
+def test_a_span_that_one_side_has_too_many_rows_in_is_cut_all_the_same() -> None:
+    here, there = Table({9: 0}), Table(dict.fromkeys(range(10), 1), bearable=3)
+    with scanner(here, there, Pace(first=10, least=1)) as scan:
+        chunks = list(scan.chunks(Span(None, (9,)), 1))
+    assert [chunk.span.after for chunk in chunks] == [None, *(chunk.span.upto for chunk in chunks[:-1])]
+    assert chunks[-1].span.upto == (9,)
+    assert sum(chunk.shadow.rows for chunk in chunks) == 10
