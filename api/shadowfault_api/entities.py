@@ -41,8 +41,9 @@ class Listing:
 class OutboxEntry:
     """A shadow write that is to be made: a row of the outbox in state `pending`.
 
-    `payload` is what `payload_of` gives, None for a delete. `created_at` is when the primary was written.
-    `traceparent` (W3C Trace Context) is the request's, where requests are traced.
+    `state` is the listing to write or, of a row that was read back, its payload; None for a delete.
+    `created_at` is when the primary was written. `traceparent` (W3C Trace Context) is the request's, where
+    requests are traced.
     """
 
     id: int
@@ -50,7 +51,7 @@ class OutboxEntry:
     entity_id: str
     operation: Operation
     version: int
-    payload: Mapping[str, Any] | None
+    state: Listing | Mapping[str, Any] | None
     request_id: str | None
     request_id_given: bool
     created_at: datetime
@@ -87,7 +88,8 @@ def payload_of(listing: Listing) -> dict[str, Any]:
 
 def shadow_row(entry: OutboxEntry) -> dict[str, Any]:
     """Build the shadow's row for an entry; a delete becomes a tombstone."""
-    if entry.payload is None:
+    state = entry.state
+    if state is None:
         return {
             "id": entry.entity_id,
             "title": None,
@@ -97,15 +99,28 @@ def shadow_row(entry: OutboxEntry) -> dict[str, Any]:
             "updated_at": entry.created_at,
             "deleted_at": entry.created_at,
         }
+    if not isinstance(state, Listing):
+        state = _listing_of(entry.entity_id, entry.version, state)
     return {
-        "id": entry.entity_id,
-        "title": entry.payload["title"],
-        "price": Decimal(entry.payload["price"]),
-        "version": entry.version,
-        "created_at": datetime.fromisoformat(entry.payload["createdAt"]),
-        "updated_at": datetime.fromisoformat(entry.payload["updatedAt"]),
+        "id": state.id,
+        "title": state.title,
+        "price": state.price,
+        "version": state.version,
+        "created_at": state.created_at,
+        "updated_at": state.updated_at,
         "deleted_at": None,
     }
+
+
+def _listing_of(listing_id: str, version: int, payload: Mapping[str, Any]) -> Listing:
+    return Listing(
+        listing_id,
+        payload["title"],
+        Decimal(payload["price"]),
+        version,
+        datetime.fromisoformat(payload["createdAt"]),
+        datetime.fromisoformat(payload["updatedAt"]),
+    )
 
 
 def new_id() -> str:

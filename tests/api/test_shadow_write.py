@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 import shadowfault
-from shadowfault_api.entities import Operation, OutboxEntry
+from shadowfault_api.entities import Operation, Origin, OutboxEntry, shadow_row
 from shadowfault_api.evidence import content_hash
 from shadowfault_api.store.outbox import FailedWrite, Failure, Outbox, Settled
+from shadowfault_api.store.primary import ListingStore
 from shadowfault_api.store.schema import evidence_records
 from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_testing.databases import sqlite_pair
@@ -51,6 +53,51 @@ async def test_the_shadow_follows_every_write_and_the_outbox_empties(service: Se
     assert await service.metric("shadow_write_successes_total", **CREATE) == 3
     assert await service.metric("shadow_write_duration_seconds_count", **CREATE, success="true") == 3
     assert service.evidence() == []
+
+
+async def test_any_title_and_price_arrive(service: Service) -> None:
+    titles = [
+        "plain",
+        "q\"uo'te",
+        "back\\slash",
+        "%(percent)s :colon {brace}",
+        "é\U0001f600\u2028",
+        "x" * 99,
+    ]
+    for number, price in enumerate((0, 0.1, 9999999999.99, 5, 1.25, 100)):
+        listing = await service.create(titles[number], price)
+        path = f"/api/listings/{listing['id']}"
+        await service.settled()
+        as_sent = Decimal(str(price)).quantize(Decimal("0.01"))
+        assert service.shadow_listings()[listing["id"]] == (titles[number], as_sent, 1)
+        await service.client.patch(path, json={"title": titles[number][::-1] + "!"})
+        await service.settled()
+        assert service.shadow_listings()[listing["id"]] == (titles[number][::-1] + "!", as_sent, 2)
+        await service.client.delete(path)
+        await service.settled()
+        assert service.shadow_listings()[listing["id"]] == (None, None, 3)
+    assert service.outbox("failed") == []
+
+
+@pytest.mark.parametrize("traceparent", [None, f"00-{'a' * 32}-{'b' * 16}-01"])
+@pytest.mark.parametrize("claim_seconds", [None, 12.5])
+@pytest.mark.parametrize("given", [True, False])
+async def test_what_the_outbox_holds_of_a_create_is_what_was_handed_on(
+    start: Start, traceparent: str | None, claim_seconds: float | None, given: bool
+) -> None:
+    """On PostgreSQL the payload is made by the server; another replica reads it after a crash."""
+    service = await start(shadow_database_url="sqlite:////nonexistent/shadow.db")  # nobody takes it up
+    origin = Origin("a request", given, claim_seconds, traceparent)
+    listings = ListingStore(service.resources.primary)
+    listing, handed_on = await listings.create("q\"uo'te \U0001f600", Decimal("12.30"), origin)
+    (row,) = service.primary("SELECT claimed_until FROM outbox")
+    assert (row["claimed_until"] is None) == (claim_seconds is None)
+    if claim_seconds is not None:
+        await Outbox(service.resources.primary, claim_seconds=0).release([handed_on])
+    (read_back,) = await Outbox(service.resources.primary, claim_seconds=30).claim(10)
+    assert shadow_row(read_back) == shadow_row(handed_on)
+    assert replace(read_back, state=None) == replace(handed_on, state=None)
+    assert await listings.get(listing.id) == listing
 
 
 async def test_an_injected_failure_is_invisible_to_the_user_and_on_record_everywhere(start: Start) -> None:

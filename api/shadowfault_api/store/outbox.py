@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 SUPERSEDED: Final = "superseded"
 # Looks for free rows, where other replicas are faster each time.
 _CLAIM_ATTEMPTS: Final = 3
+# As text, with one row to fetch: what is done for each batch is done under load.
+_REMOVE: Final = text("""
+    WITH removed AS (DELETE FROM outbox WHERE id = ANY (CAST(:ids AS bigint[])) RETURNING id, state)
+    SELECT array_agg(id) FROM removed WHERE state = 'pending'
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +257,12 @@ async def _remove(connection: AsyncConnection, written: Sequence[OutboxEntry]) -
     """Remove rows that were written; those another replica had called failed are not counted twice."""
     if not written:
         return []
-    statement = (
-        delete(outbox)
-        .where(_one_of(connection, [entry.id for entry in written]))
-        .returning(outbox.c.id, outbox.c.state)
-    )
-    pending = {row.id for row in await connection.execute(statement) if row.state == "pending"}
+    ids = [entry.id for entry in written]
+    if connection.dialect.name == "postgresql":
+        pending = set((await connection.execute(_REMOVE, {"ids": ids})).scalar_one() or ())
+    else:
+        statement = delete(outbox).where(outbox.c.id.in_(ids)).returning(outbox.c.id, outbox.c.state)
+        pending = {row.id for row in await connection.execute(statement) if row.state == "pending"}
     return list({entry.id: entry for entry in written if entry.id in pending}.values())  # as above
 
 
@@ -312,7 +318,7 @@ def _entry_from(row: Row[Any]) -> OutboxEntry:
         entity_id=row.entity_id,
         operation=Operation(row.operation),
         version=row.version,
-        payload=row.payload,
+        state=row.payload,
         request_id=row.request_id,
         request_id_given=row.request_id_given,
         created_at=row.created_at,

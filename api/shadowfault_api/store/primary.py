@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -18,7 +19,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     select,
     text,
     update,
@@ -35,12 +35,14 @@ from shadowfault_api.entities import (
     payload_of,
 )
 from shadowfault_api.store.schema import listing_views, listings, outbox
+from shadowfault_api.store.types import PRICE_PRECISION, PRICE_SCALE
 from shadowfault_api.store.urls import read_only
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from decimal import Decimal
 
+    from sqlalchemy import TextClause
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
@@ -99,37 +101,96 @@ class Primary:
             await connection.execute(text("SELECT 1"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write of a listing, and what goes into the outbox of it; of a delete it is the listing there was."""
+
+    listing: Listing
+    operation: Operation
+    at: datetime
+    origin: Origin
+
+    @property
+    def version(self) -> int:
+        return self.listing.version + 1 if self.operation is Operation.DELETE else self.listing.version
+
+    @property
+    def state(self) -> Listing | None:
+        return None if self.operation is Operation.DELETE else self.listing
+
+    def values(self) -> dict[str, Any]:
+        """Give the row of the outbox."""
+        return {
+            "entity_type": LISTING,
+            "entity_id": self.listing.id,
+            "operation": self.operation.value,
+            "version": self.version,
+            "payload": None if self.state is None else payload_of(self.state),
+            "request_id": self.origin.request_id,
+            "request_id_given": self.origin.request_id_given,
+            "created_at": self.at,
+            "traceparent": self.origin.traceparent,
+        }
+
+    def entry(self, outbox_id: int) -> OutboxEntry:
+        """Give the same as an entry, once it has its number."""
+        return OutboxEntry(
+            id=outbox_id,
+            entity_type=LISTING,
+            entity_id=self.listing.id,
+            operation=self.operation,
+            version=self.version,
+            state=self.state,
+            request_id=self.origin.request_id,
+            request_id_given=self.origin.request_id_given,
+            created_at=self.at,
+            traceparent=self.origin.traceparent,
+        )
+
+
 # Statements that are built once: building one takes longer than PostgreSQL takes to run it.
 _ENQUEUE_SQLITE: Final = insert(outbox).returning(outbox.c.id)
 # The clock of a claim is the database's, see `Primary.now`. The other columns are those of the parameters.
 _ENQUEUE: Final = _ENQUEUE_SQLITE.values(
     claimed_until=func.now() + cast(bindparam("claim", type_=Interval()), Interval())
 )
-
-
-def _create_statement() -> Any:  # noqa: ANN401 - a statement of SQLAlchemy
-    """Build the insert of a listing and of its outbox row, with what they have in common sent once."""
-    listing_id = bindparam("listing_id", type_=listings.c.id.type)
-    at = bindparam("at", type_=listings.c.created_at.type)
-    row = {
-        "id": listing_id,
-        "title": bindparam("title", type_=listings.c.title.type),
-        "price": bindparam("price", type_=listings.c.price.type),
-        "version": literal_column("1"),
-        "created_at": at,
-        "updated_at": at,
-    }
-    both = _ENQUEUE.add_cte(insert(listings).values(row).cte("listing"))
-    return both.values(
-        entity_type=literal_column(f"'{LISTING}'"),
-        entity_id=listing_id,
-        operation=literal_column(f"'{Operation.CREATE.value}'"),
-        version=literal_column("1"),
-        created_at=at,
+# The insert of a listing and of its outbox row, with what they have in common sent once. As text: of a tree
+# SQLAlchemy makes a key at each execution. What is the same for most requests is a part of it, and PostgreSQL
+# makes the payload, as `payload_of` has it: a parameter costs the service more than this costs PostgreSQL.
+_CREATE: Final = """
+    WITH sent AS (
+        SELECT CAST(:id AS varchar) AS id, CAST(:title AS text) AS title,
+            CAST(:price AS numeric({precision}, {scale})) AS price, CAST(:at AS timestamptz) AS at
+    ), listing AS (
+        INSERT INTO listings (id, title, price, version, created_at, updated_at)
+        SELECT id, title, price, 1, at, at FROM sent
     )
+    INSERT INTO outbox (
+        entity_type, entity_id, operation, version, payload, request_id, request_id_given, created_at,
+        claimed_until, traceparent
+    )
+    SELECT '{entity_type}', id, '{operation}', 1,
+        jsonb_build_object('title', title, 'price', price::text, 'createdAt', written, 'updatedAt', written),
+        :request_id, {given}, at, {claimed_until}, {traceparent}
+    FROM sent, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"+00\\:00"') AS written
+    RETURNING id
+"""
 
 
-_CREATE: Final = _create_statement()
+@cache
+def _create_statement(claim_seconds: float | None, *, given: bool, traced: bool) -> TextClause:
+    claimed_until = "NULL" if claim_seconds is None else f"now() + interval '{claim_seconds:f} seconds'"
+    sql = _CREATE.format(
+        precision=PRICE_PRECISION,
+        scale=PRICE_SCALE,
+        entity_type=LISTING,
+        operation=Operation.CREATE.value,
+        given=str(given).lower(),
+        claimed_until=claimed_until,
+        traceparent=":traceparent" if traced else "NULL",
+    )
+    types = {"price": listings.c.price.type, "at": listings.c.created_at.type}
+    return text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items()))
 
 
 class ListingStore:
@@ -142,25 +203,28 @@ class ListingStore:
         """Write a listing and its outbox row in one transaction."""
         now = datetime.now(UTC)
         listing = Listing(new_id(), title, price, 1, now, now)
-        values = _outbox_values(listing, Operation.CREATE, now, origin)
+        write = _Write(listing, Operation.CREATE, now, origin)
         if self._primary.postgresql:
             # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
             parameters = {
-                "listing_id": listing.id,
+                "id": listing.id,
                 "title": title,
                 "price": price,
                 "at": now,
-                "payload": values["payload"],
                 "request_id": origin.request_id,
-                "request_id_given": origin.request_id_given,
-                "traceparent": origin.traceparent,
-                "claim": _interval(origin.claim_seconds),
             }
+            if origin.traceparent is not None:
+                parameters["traceparent"] = origin.traceparent
+            statement = _create_statement(
+                origin.claim_seconds,
+                given=origin.request_id_given,
+                traced=origin.traceparent is not None,
+            )
             async with self._primary.autocommit.connect() as connection:
-                return listing, _entry((await connection.execute(_CREATE, parameters)).scalar_one(), values)
+                return listing, write.entry((await connection.execute(statement, parameters)).scalar_one())
         async with self._primary.writing() as connection:
             await connection.execute(insert(listings), asdict(listing))
-            return listing, await self._enqueue(connection, values, origin)
+            return listing, await self._enqueue(connection, write)
 
     async def get(self, listing_id: str) -> Listing | None:
         """Read one listing."""
@@ -193,8 +257,7 @@ class ListingStore:
         async with self._primary.writing() as connection:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=1)
-            values = _outbox_values(listing, Operation.UPDATE, now, origin)
-            return listing, await self._enqueue(connection, values, origin)
+            return listing, await self._enqueue(connection, _Write(listing, Operation.UPDATE, now, origin))
 
     async def delete(
         self, listing_id: str, origin: Origin, *, expected_version: int | None = None
@@ -210,8 +273,7 @@ class ListingStore:
             statement = delete(listings).where(listings.c.id == listing_id).returning(listings)
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=0)
-            values = _outbox_values(listing, Operation.DELETE, now, origin)
-            return await self._enqueue(connection, values, origin)
+            return await self._enqueue(connection, _Write(listing, Operation.DELETE, now, origin))
 
     async def exists(self, listing_id: str) -> bool:
         """Tell whether there is such a listing."""
@@ -256,21 +318,16 @@ class ListingStore:
             raise NotFoundError(listing_id)
         return row.views or 0
 
-    async def _enqueue(
-        self, connection: AsyncConnection, values: Mapping[str, Any], origin: Origin
-    ) -> OutboxEntry:
-        seconds = origin.claim_seconds
+    async def _enqueue(self, connection: AsyncConnection, write: _Write) -> OutboxEntry:
+        seconds = write.origin.claim_seconds
         if self._primary.postgresql:
-            statement, claim = _ENQUEUE, {"claim": _interval(seconds)}
+            interval = None if seconds is None else timedelta(seconds=seconds)
+            statement, claim = _ENQUEUE, {"claim": interval}
         else:
             claimed_until = None if seconds is None else self._primary.now(seconds)
             statement, claim = _ENQUEUE_SQLITE, {"claimed_until": claimed_until}
-        result = await connection.execute(statement, {**values, **claim})
-        return _entry(result.scalar_one(), values)
-
-
-def _interval(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
+        result = await connection.execute(statement, {**write.values(), **claim})
+        return write.entry(result.scalar_one())
 
 
 def page_query(after: str | None, limit: int) -> Select[Any]:
@@ -292,33 +349,3 @@ def _expect(row: Row[Any] | None, expected_version: int | None, *, written: int)
     if expected_version is not None and listing.version - written != expected_version:
         raise VersionConflictError
     return listing
-
-
-def _outbox_values(listing: Listing, operation: Operation, now: datetime, origin: Origin) -> dict[str, Any]:
-    deleting = operation is Operation.DELETE
-    return {
-        "entity_type": LISTING,
-        "entity_id": listing.id,
-        "operation": operation.value,
-        "version": listing.version + 1 if deleting else listing.version,
-        "payload": None if deleting else payload_of(listing),
-        "request_id": origin.request_id,
-        "request_id_given": origin.request_id_given,
-        "created_at": now,
-        "traceparent": origin.traceparent,
-    }
-
-
-def _entry(outbox_id: int, values: Mapping[str, Any]) -> OutboxEntry:
-    return OutboxEntry(
-        id=outbox_id,
-        entity_type=values["entity_type"],
-        entity_id=values["entity_id"],
-        operation=Operation(values["operation"]),
-        version=values["version"],
-        payload=values["payload"],
-        request_id=values["request_id"],
-        request_id_given=values["request_id_given"],
-        created_at=values["created_at"],
-        traceparent=values["traceparent"],
-    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, bindparam, func, select
+from sqlalchemy import URL, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -18,31 +19,40 @@ from shadowfault_api.store.urls import read_only
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from sqlalchemy import TextClause
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 _COLUMNS: Final = tuple(column.name for column in shadow_listings.columns)
 
 
-def _guarded(insert: Any) -> Any:  # noqa: ANN401 - the dialects' Insert share no type with the method
-    """Make an upsert of an insert that only goes forward, and returns the keys it wrote."""
-    return insert.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: insert.excluded[name] for name in _COLUMNS if name != "id"},
-        where=shadow_listings.c.version < insert.excluded.version,
-    ).returning(shadow_listings.c.id)
+_GUARDED: Final = sqlite.insert(shadow_listings)
+# An upsert that only goes forward.
+_UPSERT_SQLITE: Final = _GUARDED.on_conflict_do_update(
+    index_elements=["id"],
+    set_={name: _GUARDED.excluded[name] for name in _COLUMNS if name != "id"},
+    where=shadow_listings.c.version < _GUARDED.excluded.version,
+).returning(shadow_listings.c.id)
 
 
-def _batch() -> Any:  # noqa: ANN401 - SELECT from an array for each column
-    arrays = [
-        bindparam(column.name, type_=postgresql.ARRAY(column.type)) for column in shadow_listings.columns
-    ]
-    rows = func.unnest(*arrays).table_valued(*_COLUMNS).render_derived(name="batch")
-    return select(*rows.c)
+def _batch_statement() -> TextClause:
+    """Build the same for a whole batch: one parameter to send, one statement to plan, one row to fetch."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    columns = {column.name: column.type.compile(dialect=dialect) for column in shadow_listings.columns}
+    typed = ", ".join(f"{name} {type_}" for name, type_ in columns.items())
+    changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "id")
+    return text(f"""
+        WITH written AS (
+            INSERT INTO listings ({", ".join(columns)})
+            SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS sent({typed})
+            ON CONFLICT (id) DO UPDATE SET {changed} WHERE listings.version < excluded.version
+            RETURNING id
+        )
+        SELECT count(*) FROM written
+    """)  # noqa: S608 - names and types of columns
 
 
-_UPSERT_SQLITE: Final = _guarded(sqlite.insert(shadow_listings))
-_UPSERT_BATCH: Final = _guarded(postgresql.insert(shadow_listings).from_select(_COLUMNS, _batch()))
+_UPSERT_BATCH: Final = _batch_statement()
 
 
 class DeletedError(Exception):
@@ -88,9 +98,10 @@ class Shadow:
                 newest[entry.entity_id] = entry
         # In the order of keys, so that two replicas cannot wait for each other.
         rows = [shadow_row(newest[key]) for key in sorted(newest)]
-        written = await self._upsert(rows)
-        held = await self._held(newest.keys() - written)
-        # At the same version it is the same write, made by an attempt whose outcome nobody recorded.
+        if await self._upsert(rows) == len(rows):
+            return []
+        held = await self._held(newest.keys())
+        # At the same version it is the same write, this one or an attempt whose outcome nobody recorded.
         return [entry for entry in entries if held.get(entry.entity_id, 0) > newest[entry.entity_id].version]
 
     async def get(self, listing_id: str) -> Listing | None:
@@ -121,25 +132,23 @@ class Shadow:
         async with self._reader.connect() as connection:
             return [listing_from(row) for row in (await connection.execute(query)).all()]
 
-    async def _upsert(self, rows: Sequence[dict[str, Any]]) -> set[str]:
-        """Upsert all rows or, on an error, none; returns the keys that were behind."""
+    async def _upsert(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Upsert all rows or, on an error, none; returns how many were written, not held at their version."""
         if self._postgresql:
-            # One round trip, and one statement to plan, for a whole batch.
-            columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+            # Numbers and instants as their text: they are what the primary holds, so nothing is rounded.
+            batch = {"rows": json.dumps(rows, default=str)}
             async with self._autocommit.connect() as connection:
-                return set((await connection.execute(_UPSERT_BATCH, columns)).scalars())
+                return int((await connection.execute(_UPSERT_BATCH, batch)).scalar_one())
         async with self._engine.begin() as connection:
-            return set((await connection.execute(_UPSERT_SQLITE, rows)).scalars())
+            return len((await connection.execute(_UPSERT_SQLITE, rows)).all())
 
-    async def _held(self, refused: Collection[str]) -> dict[str, int]:
-        """Read what the shadow holds of the keys that were not behind.
+    async def _held(self, keys: Collection[str]) -> dict[str, int]:
+        """Read what the shadow holds of keys of which some were not behind.
 
         The upsert is made by now, and stays so where this read fails: they are at their version or beyond.
         """
-        if not refused:
-            return {}
         try:
-            return await self._versions(refused)
+            return await self._versions(keys)
         except DBAPIError:
             return {}
 

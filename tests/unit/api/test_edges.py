@@ -121,16 +121,17 @@ def test_a_time_without_a_zone_is_refused_and_others_become_utc() -> None:
 def test_an_outbox_payload_holds_all_the_shadow_needs() -> None:
     listing = Listing("id", "Title", Decimal("12.30"), 3, NOW, NOW)
     payload = json.loads(json.dumps(payload_of(listing)))
-    entry = OutboxEntry(1, "Listing", "id", Operation.UPDATE, 3, payload, None, False, NOW)
-    assert shadow_row(entry) == {
-        "id": "id",
-        "title": "Title",
-        "price": Decimal("12.30"),
-        "version": 3,
-        "created_at": NOW,
-        "updated_at": NOW,
-        "deleted_at": None,
-    }
+    for state in (listing, payload):  # of this process, and read back from the outbox
+        entry = OutboxEntry(1, "Listing", "id", Operation.UPDATE, 3, state, None, False, NOW)
+        assert shadow_row(entry) == {
+            "id": "id",
+            "title": "Title",
+            "price": Decimal("12.30"),
+            "version": 3,
+            "created_at": NOW,
+            "updated_at": NOW,
+            "deleted_at": None,
+        }
 
 
 @pytest.mark.parametrize(("given", "key"), [(True, "req-1"), (False, None)])
