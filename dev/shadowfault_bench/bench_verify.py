@@ -2,8 +2,9 @@
 
 All are measured in one run, in turn, on one machine: the two servers, which keep the table in their buffers,
 and whoever compares share its cores. Keys grow as those of the service do; the tables are freshly vacuumed.
-Measured is `items`: a text key, text, numeric, bigint, two timestamps with zone, boolean and jsonb, by
-`differing_keys`, from the first connection to the last chunk, with its self-test. Against it stand
+There are two tables, each with a text key, text, numeric, bigint, two timestamps with zone, boolean, and one
+column more: in `plain` it is another text, in `documents` a jsonb. Measured is `differing_keys`, from the
+first connection to the last chunk, with its self-test. Against it stand
 
 - one side's own full hash scan: the same digest over the whole table of one server in one statement, on one
   core. It is the least that anybody must read who reads each row of a side;
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -45,28 +47,48 @@ if TYPE_CHECKING:
     from shadowfault_bench.harness import Bench
 
 _ROWS: Final = 2_000_000
-_TABLE: Final = "items"
 _KEY: Final = "id"
-_COLUMNS: Final = ("title", "price", "version", "created_at", "updated_at", "active", "details")
+_COLUMNS: Final = ("title", "price", "version", "created_at", "updated_at", "active", "more")
 _CREATE: Final = """
-    CREATE TABLE items (
+    CREATE TABLE {table} (
         id text PRIMARY KEY, title text NOT NULL, price numeric(12, 2) NOT NULL, version bigint NOT NULL,
         created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, active boolean NOT NULL,
-        details jsonb
+        more {type}
     )
 """
 _FILL: Final = """
-    INSERT INTO items
+    INSERT INTO {table}
     SELECT '01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'listing number ' || n,
         (n % 100000) / 100.0, 1 + n % 7, timestamptz '2026-01-01' + n * interval '1 second',
-        timestamptz '2026-01-01' + n * interval '1.5 seconds', n % 3 = 0,
-        jsonb_build_object('tags', jsonb_build_array('a', n % 10), 'stock', n % 1000)
+        timestamptz '2026-01-01' + n * interval '1.5 seconds', n % 3 = 0, {more}
     FROM generate_series(1, :rows) AS n
 """
-_PLANT: Final = "UPDATE items SET version = version + :step WHERE id = :id"
+_PLANT: Final = "UPDATE {table} SET version = version + :step WHERE id = :id"
 _BARE_SCAN: Final = f"""
-    SELECT count(*), sum(hash_record_extended(ROW({_KEY}, {", ".join(_COLUMNS)}), 1)::numeric) FROM items
+    SELECT count(*), sum(hash_record_extended(ROW({_KEY}, {", ".join(_COLUMNS)}), 1)::numeric) FROM {{table}}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What the eighth column is: its type, and the expression of its value in row number `n`."""
+
+    name: str
+    type: str
+    more: str
+
+    def sql(self, template: str) -> str:
+        return template.format(table=self.name, type=self.type, more=self.more)
+
+
+_TABLES: Final = (
+    _Table("plain", "text", "'category ' || n % 1000"),
+    _Table(
+        "documents",
+        "jsonb",
+        "jsonb_build_object('tags', jsonb_build_array('a', n % 10), 'stock', n % 1000)",
+    ),
+)
 # Committed at once, for VACUUM marks only pages whose rows it knows to be committed.
 _SETTINGS: Final = {"synchronous_commit": "on", "shared_buffers": "1GB"}
 _STATEMENT_SECONDS: Final = 600.0
@@ -81,60 +103,65 @@ _TOOLS: Final = (
 def run(bench: Bench) -> None:
     """Measure on two PostgreSQL servers of its own."""
     rows = bench.size(_ROWS, least=1000)
-    bench.say(f"two PostgreSQL servers with {rows} rows each")
-    with (
-        PostgresServer.start(settings=_SETTINGS) as here,
-        PostgresServer.start(settings=_SETTINGS) as there,
-    ):
-        urls = [server.url(server.create_database()) for server in (here, there)]
-        for url in urls:
-            _fill(url, rows)
-        with _planted(urls[1], rows) as key:
-            assert _verify(urls)[1] == [key]
-        _measure_scans(bench, urls, rows)
-        try:
-            python = tools_python()
-        except ToolsUnavailableError as error:
-            bench.say(f"NOT MEASURED: reladiff and data-diff cannot be installed here: {error}")
-            return
-        meter = _Meter((here, there))
-        for tool, bound in _TOOLS:
-            _measure_tool(bench, tool, bound, python, urls, rows, meter)
+    for table in _TABLES:
+        bench.say(f"two PostgreSQL servers with {rows} rows each of {table.name}")
+        with (
+            PostgresServer.start(settings=_SETTINGS) as here,
+            PostgresServer.start(settings=_SETTINGS) as there,
+        ):
+            urls = [server.url(server.create_database()) for server in (here, there)]
+            for url in urls:
+                _fill(url, table, rows)
+            _measure(bench, _Measured(table, urls, rows, _Meter((here, there))))
 
 
-def _measure_scans(bench: Bench, urls: Sequence[str], rows: int) -> None:
-    with _sides(urls) as sides:
-        store, _, _ = open_stores(*_tables(sides))
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    table: _Table
+    urls: Sequence[str]
+    rows: int
+    meter: _Meter
+
+
+def _measure(bench: Bench, measured: _Measured) -> None:
+    with _planted(measured) as key:
+        assert _verify(measured)[1] == [key]
+    _measure_scans(bench, measured)
+    try:
+        python = tools_python()
+    except ToolsUnavailableError as error:
+        bench.say(f"NOT MEASURED: reladiff and data-diff cannot be installed here: {error}")
+        return
+    for tool, bound in _TOOLS:
+        _measure_tool(bench, tool, bound, python, measured)
+
+
+def _measure_scans(bench: Bench, measured: _Measured) -> None:
+    table, rows = measured.table, measured.rows
+    with _sides(measured.urls) as sides:
+        store, _, _ = open_stores(*_tables(sides, table))
 
         def digest() -> None:
             assert store.digest(Span()).rows == rows
 
         bench.ratio(
-            f"verification / one side's own hash scan, {rows} rows a side",
-            lambda: _clean(urls),
+            f"{table.name}: verification / one side's own hash scan, {rows} rows a side",
+            lambda: _clean(measured),
             lambda: seconds(digest),
             Bound("at most", 1.3),
         )
         bench.ratio(
-            "verification / one side's scan with the bare hash_record_extended",
-            lambda: _clean(urls),
-            lambda: seconds(lambda: _bare_scan(sides[0], rows)),
+            f"{table.name}: verification / one side's scan with the bare hash_record_extended",
+            lambda: _clean(measured),
+            lambda: seconds(lambda: _bare_scan(sides[0], table, rows)),
         )
 
 
-def _measure_tool(  # noqa: PLR0913, PLR0917 - what is measured, against what, on what
-    bench: Bench,
-    tool: DiffTool,
-    bound: Bound,
-    python: Path,
-    urls: Sequence[str],
-    rows: int,
-    meter: _Meter,
-) -> None:
+def _measure_tool(bench: Bench, tool: DiffTool, bound: Bound, python: Path, measured: _Measured) -> None:
     def compare() -> dict[str, Any]:
-        return tool.compare(python, urls, _TABLE, _KEY, _COLUMNS)
+        return tool.compare(python, measured.urls, measured.table.name, _KEY, _COLUMNS)
 
-    with _planted(urls[1], rows) as key:
+    with _planted(measured) as key:
         found = compare()
         assert found["keys"] == [key], f"{tool.name} found {found['keys']}"
 
@@ -143,11 +170,13 @@ def _measure_tool(  # noqa: PLR0913, PLR0917 - what is measured, against what, o
         assert answer["keys"] == []
         return float(answer["seconds"])
 
-    name = f"{tool.name} {found['version']} ({tool.threads} threads, factor {tool.factor}) / verification"
-    theirs, ours = meter.metered(clean), meter.metered(lambda: _clean(urls))
+    table = measured.table.name
+    how = f"{tool.threads} threads, factor {tool.factor}"
+    name = f"{table}: {tool.name} {found['version']} ({how}) / verification"
+    theirs, ours = measured.meter.metered(clean), measured.meter.metered(lambda: _clean(measured))
     bench.ratio(name, theirs, ours, bound)
     spent = [one / other for one, other in zip(theirs.spent, ours.spent, strict=True)]
-    bench.figure(f"{tool.name} / verification, CPU time of both servers", spent, "x")
+    bench.figure(f"{table}: {tool.name} / verification, CPU time of both servers", spent, "x")
 
 
 class _Meter:
@@ -187,18 +216,18 @@ class _Metered:
         return taken
 
 
-def _clean(urls: Sequence[str]) -> float:
-    taken, found = _verify(urls)
+def _clean(measured: _Measured) -> float:
+    taken, found = _verify(measured)
     assert found == []
     return taken
 
 
-def _verify(urls: Sequence[str]) -> tuple[float, list[str]]:
+def _verify(measured: _Measured) -> tuple[float, list[str]]:
     found: list[str] = []
 
     def verify() -> None:
-        with _sides(urls) as sides:
-            for keys in differing_keys(*_tables(sides)):
+        with _sides(measured.urls) as sides:
+            for keys in differing_keys(*_tables(sides, measured.table)):
                 found.extend(str(key[0]) for key in keys)
 
     return seconds(verify), found
@@ -214,34 +243,36 @@ def _sides(urls: Sequence[str]) -> Iterator[tuple[Side, Side]]:
             engine.dispose()
 
 
-def _tables(sides: tuple[Side, Side]) -> Any:  # noqa: ANN401 - two pairs of a side and its table
-    return tuple(zip(sides, describe_pair(*sides, _TABLE), strict=True))
+def _tables(sides: tuple[Side, Side], table: _Table) -> Any:  # noqa: ANN401 - two pairs of a side and its table
+    return tuple(zip(sides, describe_pair(*sides, table.name), strict=True))
 
 
-def _fill(url: str, rows: int) -> None:
+def _fill(url: str, table: _Table, rows: int) -> None:
     engine = create_sync_engine(url)
     with engine.begin() as connection:
-        connection.execute(text(_CREATE))
-        connection.execute(text(_FILL), {"rows": rows})
+        connection.execute(text(table.sql(_CREATE)))
+        connection.execute(text(table.sql(_FILL)), {"rows": rows})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE items"))
+        connection.execute(text(f"VACUUM ANALYZE {table.name}"))
     engine.dispose()
 
 
 @contextmanager
-def _planted(url: str, rows: int) -> Iterator[str]:
+def _planted(measured: _Measured) -> Iterator[str]:
     """Change a row in the middle, and change it back."""
-    key = f"01890000-0000-7000-8000-{rows // 2:012x}"
-    engine = create_sync_engine(url)
+    key = f"01890000-0000-7000-8000-{measured.rows // 2:012x}"
+    engine = create_sync_engine(measured.urls[1])
+    plant = text(measured.table.sql(_PLANT))
     for step in (1, -1):
         with engine.begin() as connection:
-            assert connection.execute(text(_PLANT), {"id": key, "step": step}).rowcount == 1
+            assert connection.execute(plant, {"id": key, "step": step}).rowcount == 1
         if step == 1:
             yield key
     engine.dispose()
 
 
-def _bare_scan(side: Side, rows: int) -> None:
+def _bare_scan(side: Side, table: _Table, rows: int) -> None:
     # Its settings are the verifier's: one core, and nothing compiled, which would take longer here.
     with side.snapshot() as connection:
-        assert connection.exec_driver_sql(_BARE_SCAN.replace("%", "%%")).one()[0] == rows
+        query = table.sql(_BARE_SCAN).replace("%", "%%")
+        assert connection.exec_driver_sql(query).one()[0] == rows

@@ -560,10 +560,10 @@ def test_the_traps_of_a_servers_own_hash_fail_the_self_test(
         tables = list(zip((pair.primary, pair.shadow), pair.specs(), strict=True))
         assert str(open_stores(*tables)[2]) == "native"
         bare = [
-            ("_IN_RECORD", {**broken._IN_RECORD, Kind.FLOAT: "{0}"}),
-            ("_IN_RECORD", {**broken._IN_RECORD, Kind.INTEGER: "{0}"}),
-            ("_IN_RECORD", {**broken._IN_RECORD, Kind.JSON: "{0}"}),
-            ("_IN_RECORD", {**broken._IN_RECORD, Kind.NUMBER: "{0}"}),
+            ("_SENT", {**broken._SENT, Kind.FLOAT: "{0}"}),
+            ("_SENT", {**broken._SENT, Kind.INTEGER: "{0}"}),
+            ("_SENT", {**broken._SENT, Kind.JSON: "{0}"}),
+            ("_SENT", {**broken._SENT, Kind.DECIMAL: "{0}"}),
         ]
         for name, value in bare:
             with monkeypatch.context() as patch:

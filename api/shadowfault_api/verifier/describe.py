@@ -42,7 +42,7 @@ _SQLITE: Final = (
     (re.compile("BLOB|^$"), Kind.BYTES),
 )
 _COLUMNS: Final = """
-    SELECT a.attname, format_type(a.atttypid, NULL), a.atttypmod, NOT a.attnotnull,
+    SELECT a.attname, format_type(a.atttypid, NULL), format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
         array_position(i.indkey::int2[], a.attnum)
     FROM pg_attribute a
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
@@ -97,10 +97,10 @@ def describe_pair(
     return _common(here, there), _common(_ordered(there, ours), here)
 
 
-def _of_postgresql(name: str, sql_type: str, modifier: int, nullable: bool) -> ColumnSpec:
+def _of_postgresql(name: str, sql_type: str, declared: str, nullable: bool) -> ColumnSpec:
     if sql_type == "numeric":
-        kind = Kind.DECIMAL if modifier == -1 else Kind.NUMBER
-        return ColumnSpec(name, kind, sql_type, nullable)
+        kind = Kind.DECIMAL if declared == sql_type else Kind.NUMBER
+        return ColumnSpec(name, kind, declared, nullable)
     kind = _POSTGRESQL.get(sql_type, Kind.LITERAL)
     return ColumnSpec(name, kind, "text" if kind is Kind.TEXT else sql_type, nullable)
 
@@ -125,15 +125,20 @@ def _ordered(spec: TableSpec, names: Sequence[str]) -> TableSpec:
 
 
 def _common(spec: TableSpec, other: TableSpec) -> TableSpec:
-    """Compare a number with a scale with one without as numbers, and `json` with `jsonb` as documents."""
-    kinds = {column.name: column.kind for column in other.columns}
+    """Compare a number with a scale with one without as numbers, and `json` with `jsonb` as documents.
+
+    Of one scale on both sides, equal numbers are written alike, so they can be compared as they are written.
+    """
+    others = {column.name: column for column in other.columns}
     columns = []
     for column in spec.columns:
-        both = {column.kind, kinds[column.name]}
+        there = others[column.name]
         kind = column.kind
-        if both == {Kind.DECIMAL, Kind.NUMBER}:
+        if {kind, there.kind} == {Kind.DECIMAL, Kind.NUMBER}:
             kind = Kind.NUMBER
-        elif both == {Kind.LITERAL, Kind.JSON}:
+        elif kind is Kind.NUMBER and column.sql_type == there.sql_type and "(" in column.sql_type:
+            kind = Kind.DECIMAL
+        elif {kind, there.kind} == {Kind.LITERAL, Kind.JSON}:
             kind = Kind.JSON
         columns.append(replace(column, kind=kind))
     return replace(spec, columns=tuple(columns))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.tables import ColumnSpec, TableSpec
 
 _BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
-_FIRST_WITH_NATIVE: Final = 140000
 
 # datlocprovider is new in PostgreSQL 15: read through JSON it is null before, and that means libc.
 _BY_BYTES: Final = """
@@ -153,9 +152,6 @@ class PostgresqlStore:
             UnprovenError: the server has not that digest.
         """
         with self._side.snapshot() as connection:
-            version: Any = connection.connection.driver_connection
-            if method.seed is not None and version.info.server_version < _FIRST_WITH_NATIVE:
-                raise UnprovenError("hash_record_extended is new in PostgreSQL 14")
             key = [] if method.seed is None else [Value(Kind.TEXT, "'key'")]
             expressions = [_digest(key, [Value(probe.kind, f"({probe.sql})")], method) for probe in probes]
             try:

@@ -5,7 +5,7 @@ row's digest is a number unrelated to all others, and a sum of them tells of eac
 of a type leaves something out, another is taken, each thing *measured* on PostgreSQL 15:
 
 - the hash of a record, and a sum of hashes, is a linear combination: two rows that swap a value had the same
-  sum in most cases. Hence the chain, in which a record is hashed only within a row;
+  sum in most cases. Hence the chain; an array, whose hash is one too, is hashed only within a row;
 - `numeric` is hashed without its sign, and NaN and both infinities as nothing at all: its text is hashed;
 - jsonb 1 and 1.0 are alike, so are arrays that swap members 32 places apart: its text is hashed;
 - `bigint` is folded into 32 bits: 1 and 4294967296 are alike, but not where the upper half is hashed as well;
@@ -43,14 +43,14 @@ _FORMS: Final[Mapping[Kind, str]] = {
     Kind.JSON: "to_jsonb({0})::text",
 }
 _ANY_FORM: Final = "{0}::text"
-# Hashed within a record, which takes NULL for a value of its own.
-_IN_RECORD: Final[Mapping[Kind, str]] = {
+# Hashed as bytes within an array, which takes NULL for a value of its own.
+_SENT: Final[Mapping[Kind, str]] = {
     Kind.FLOAT: "float8send({0}::float8)",
     Kind.BYTES: "{0}",
     Kind.INSTANT: "timestamptz_send({0})",
     Kind.TIMESTAMP: "timestamp_send({0})",
-    Kind.DATE: "{0}",
-    Kind.UUID: "{0}",
+    Kind.DATE: "date_send({0})",
+    Kind.UUID: "uuid_send({0})",
 }
 # So many in one number, which is hashed unfolded.
 _FLAGS_AT_ONCE: Final = 31
@@ -85,28 +85,30 @@ def _anything(values: Sequence[Value]) -> Sequence[Value]:
 
 def _chain(key: Sequence[Value], columns: Sequence[Value], seed: int) -> str:
     digest = str(seed)
-    # First: a record of NULLs has the hash 0, whatever its seed.
-    if recorded := [
-        _IN_RECORD[value.kind].format(value.sql) for value in columns if value.kind in _IN_RECORD
-    ]:
-        digest = f"hash_record_extended(ROW({', '.join(recorded)}), {digest})"
+    # First: an array of NULLs has one hash, whatever its seed.
+    if sent := [_SENT[value.kind].format(value.sql) for value in columns if value.kind in _SENT]:
+        digest = _array(sent, digest)
     flags = [flag for value in (*key, *columns) for flag in _flags(value)]
     for start in range(0, len(flags), _FLAGS_AT_ONCE):
         digest = f"hashint4extended({_number(flags[start : start + _FLAGS_AT_ONCE])}, {digest})"
     for value in columns:
-        if value.kind not in _IN_RECORD:
+        if value.kind not in _SENT:
             digest = _hashed(value, digest)
-    # Each by itself: of a record of two, rows that swap what they hold in a ring of four would not be told.
+    # Each by itself: of an array of two, rows that swap what they hold in a ring of four would not be told.
     for value in key:
         digest = _hashed(value, digest)
     return digest
 
 
+def _array(sent: Sequence[str], seed: str) -> str:
+    return f"hash_array_extended(ARRAY[{', '.join(sent)}], {seed})"
+
+
 def _hashed(value: Value, seed: str) -> str:
     if value.kind is Kind.BOOLEAN:
         return seed  # a flag says it all
-    if value.kind in _IN_RECORD:
-        return f"hash_record_extended(ROW({_IN_RECORD[value.kind].format(value.sql)}), {seed})"
+    if value.kind in _SENT:
+        return _array([_SENT[value.kind].format(value.sql)], seed)
     if value.kind is Kind.INTEGER:
         number = _filled(f"{value.sql}::bigint", "0", value)
         return f"hashint8extended({number}, hashint8extended({number} >> 32, {seed}))"
@@ -119,7 +121,7 @@ def _filled(expression: str, instead: str, value: Value) -> str:
 
 def _flags(value: Value) -> Iterable[str | None]:
     """Give the conditions that are part of a digest, each at its place: None is one that is always false."""
-    if value.kind not in _IN_RECORD:
+    if value.kind not in _SENT:
         # Of others a NULL that is not expected makes the whole digest NULL, which does not go unnoticed.
         yield f"{value.sql} IS NULL" if value.nullable or value.kind is Kind.BOOLEAN else None
     if value.kind is Kind.BOOLEAN:
