@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 import shadowfault
 from shadowfault_api.entities import Operation, Origin, OutboxEntry, shadow_row
@@ -25,7 +25,7 @@ from shadowfault_testing.databases import sqlite_pair
 from shadowfault_testing.service import running, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from pathlib import Path
 
     from shadowfault_testing.service import Service
@@ -363,6 +363,32 @@ async def test_a_write_made_and_not_recorded_is_no_failure_the_second_time(servi
     older, newer = _entry(listing["id"], version=0, entry_id=1), _entry(listing["id"], version=1, entry_id=2)
     assert await service.resources.reads._path.shadow.apply([older]) == [older]
     assert await service.resources.reads._path.shadow.apply([older, newer]) == []
+
+
+async def test_a_write_that_was_made_is_not_overtaken_by_one_that_comes_after_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key of a batch was not behind; before the shadow is asked for it, a replica writes the other."""
+    one, other = await service.create(), await service.create()
+    await service.settled()
+    shadow = service.resources.reads._path.shadow
+    versions = shadow._versions
+
+    async def later(keys: Collection[str]) -> dict[str, int]:
+        assert await shadow.apply([_entry(other["id"], version=3, entry_id=3)]) == []
+        return await versions(keys)
+
+    monkeypatch.setattr(shadow, "_versions", later)
+    batch = [_entry(one["id"], version=0, entry_id=1), _entry(other["id"], version=2, entry_id=2)]
+    assert await shadow.apply(batch) == batch[:1]
+
+
+async def test_a_price_is_refused_rather_than_rounded(service: Service) -> None:
+    entry = _entry("id", version=1, entry_id=1)
+    payload = {**entry.state, "price": "1.005"}  # type: ignore[dict-item]
+    with pytest.raises((ValueError, DBAPIError, StatementError), match="decimals"):
+        await service.resources.reads._path.shadow.apply([replace(entry, state=payload)])
+    assert service.shadow_listings() == {}
 
 
 async def _paused(service: Service) -> None:

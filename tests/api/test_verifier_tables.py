@@ -395,6 +395,95 @@ def test_a_table_of_very_many_columns(pair: Pair) -> None:
     assert sorted(pair.differing()) == [(3,), (4,), (5,)]
 
 
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+@pytest.mark.parametrize(("columns", "method"), [(1000, "native"), (1590, "portable")])
+def test_as_many_whole_numbers_as_a_table_can_have(pair: Pair, columns: int, method: str) -> None:
+    """Each is two calls deep, and a parser has a limit."""
+    names = ", ".join(f"c{number} int" for number in range(columns))
+    for side in (pair.primary, pair.shadow):
+        run(side, f"CREATE TABLE things (id bigint PRIMARY KEY, {names})")
+        run(side, "INSERT INTO things (id, c1) SELECT n, n FROM generate_series(1, 9) AS n")
+    run(pair.shadow, f"UPDATE things SET c{columns - 1} = 0 WHERE id = 4")
+    assert str(open_stores(*zip((pair.primary, pair.shadow), pair.specs(), strict=True))[2]) == method
+    assert pair.differing() == [(4,)]
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_a_pattern_of_two_values_over_many_columns(pair: Pair) -> None:
+    """The hash of an array multiplies by 31 and adds: of all columns in one, this pattern would cancel."""
+    pattern = [1]
+    for power in range(8):  # (x + 1)(x - 1)(x^2 - 1)(x^4 - 1) ... has coefficients of one size only
+        pattern = [*(-one for one in pattern), *pattern] if power else [-1, 1]
+    names = ", ".join(f"c{number} date" for number in range(len(pattern)))
+    values = [
+        ["2026-01-01" if (one > 0) == first else "2026-01-02" for one in pattern] for first in (True, False)
+    ]
+    for side, row in ((pair.primary, values[0]), (pair.shadow, values[1])):
+        run(side, f"CREATE TABLE things (id bigint PRIMARY KEY, {names})")
+        dates = ", ".join(f"date '{value}'" for value in row)
+        run(side, f"INSERT INTO things SELECT n, {dates} FROM generate_series(1, 20) AS n")
+    assert len(pair.differing()) == 20
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_a_composite_of_nulls_is_no_null(pair: Pair) -> None:
+    for side, constraint in ((pair.primary, "NOT NULL"), (pair.shadow, "")):
+        run(side, "CREATE TYPE pair AS (a int, b int)")
+        run(side, f"CREATE TABLE things (id int PRIMARY KEY, value pair {constraint})")
+        run(side, "INSERT INTO things VALUES (1, ROW(NULL, NULL)), (2, ROW(1, NULL))")
+    for portable in (False, True):
+        assert pair.differing(portable=portable) == []
+    run(pair.shadow, "UPDATE things SET value = NULL WHERE id = 1")
+    for portable in (False, True):
+        assert pair.differing(portable=portable) == [(1,)]
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_a_key_that_the_other_side_has_no_room_for_is_found(pair: Pair) -> None:
+    """Numbers as keys, of another precision and scale on each side."""
+    for side, kind in ((pair.primary, "numeric(6,2)"), (pair.shadow, "numeric(12,4)")):
+        run(side, f"CREATE TABLE things (id {kind} PRIMARY KEY, value text)")
+        run(side, "INSERT INTO things SELECT n, 'v' FROM generate_series(1, 20) AS n")
+    run(pair.shadow, "INSERT INTO things VALUES (12345678.1234, 'x')")
+    found = pair.differing(pace=Pace(first=1, least=1, most=1), leaf=1)
+    assert ("12345678.1234",) in found
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+@pytest.mark.parametrize("kind", ["text", "bigint", "uuid"])
+def test_edges_by_statistics_that_are_old(pair: Pair, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table has changed since: edges are where the statistics say, and every row is in one chunk."""
+    form = "CAST(lpad(to_hex(n), 32, '0') AS uuid)" if kind == "uuid" else f"CAST(n AS {kind})"
+    for side in (pair.primary, pair.shadow):
+        run(side, f"CREATE TABLE things (id {kind} PRIMARY KEY, value bigint)")
+        run(side, f"INSERT INTO things SELECT {form}, n FROM generate_series(1000, 4000) AS n")
+        run(side, "ANALYZE things")
+        run(side, "DELETE FROM things WHERE value BETWEEN 1500 AND 2500 OR value % 10 = 0")
+        run(side, f"INSERT INTO things SELECT {form}, n FROM generate_series(5000, 6000) AS n")
+        run(side, f"INSERT INTO things SELECT {form}, n FROM generate_series(1, 500) AS n")
+    run(pair.shadow, "DELETE FROM things WHERE value IN (1, 1001, 2501, 5999)")
+    run(pair.primary, "DELETE FROM things WHERE value = 3333")
+    run(pair.shadow, "UPDATE things SET value = -1 WHERE value IN (400, 3999, 6000)")
+    looked: list[Span] = []
+    boundary = PostgresqlStore.boundary
+
+    def counted(store: PostgresqlStore, span: Span, rows: int) -> Any:
+        looked.append(span)
+        return boundary(store, span, rows)
+
+    monkeypatch.setattr(PostgresqlStore, "boundary", counted)
+    with pair.primary.engine.connect() as connection:
+        query = f"SELECT {form} FROM unnest(ARRAY[1, 400, 1001, 2501, 3333, 3999, 5999, 6000]) AS n"
+        keys = connection.execute(text(query)).scalars().all()
+    wanted = {(key if kind == "bigint" else str(key),) for key in keys}
+    for portable in (False, True):
+        looked.clear()
+        found = pair.differing(pace=Pace(first=200, least=200, most=200), leaf=5000, portable=portable)
+        assert set(found) == wanted
+        assert len(found) == len(wanted)
+        assert 1 <= len(looked) <= 10  # the tail, which has grown
+
+
 def test_empty_and_one_side_empty(things: Pair) -> None:
     assert things.differing() == []
     table = {(number, "a"): BASE for number in range(60)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, select, text
@@ -14,6 +15,7 @@ from shadowfault_api.entities import Listing, OutboxEntry, shadow_row
 from shadowfault_api.store.migrate import Database, migrate
 from shadowfault_api.store.primary import listing_from
 from shadowfault_api.store.schema import shadow_listings
+from shadowfault_api.store.types import exact_price
 from shadowfault_api.store.urls import read_only
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def _batch_statement() -> TextClause:
             ON CONFLICT (id) DO UPDATE SET {changed} WHERE listings.version < excluded.version
             RETURNING id
         )
-        SELECT count(*) FROM written
+        SELECT array_agg(id) FROM written
     """)  # noqa: S608 - names and types of columns
 
 
@@ -98,10 +100,9 @@ class Shadow:
                 newest[entry.entity_id] = entry
         # In the order of keys, so that two replicas cannot wait for each other.
         rows = [shadow_row(newest[key]) for key in sorted(newest)]
-        if await self._upsert(rows) == len(rows):
-            return []
-        held = await self._held(newest.keys())
-        # At the same version it is the same write, this one or an attempt whose outcome nobody recorded.
+        written = await self._upsert(rows)
+        held = await self._held(newest.keys() - written)
+        # At the same version it is the same write, made by an attempt whose outcome nobody recorded.
         return [entry for entry in entries if held.get(entry.entity_id, 0) > newest[entry.entity_id].version]
 
     async def get(self, listing_id: str) -> Listing | None:
@@ -132,23 +133,24 @@ class Shadow:
         async with self._reader.connect() as connection:
             return [listing_from(row) for row in (await connection.execute(query)).all()]
 
-    async def _upsert(self, rows: Sequence[dict[str, Any]]) -> int:
-        """Upsert all rows or, on an error, none; returns how many were written, not held at their version."""
+    async def _upsert(self, rows: Sequence[dict[str, Any]]) -> set[str]:
+        """Upsert all rows or, on an error, none; returns the keys that were behind."""
         if self._postgresql:
-            # Numbers and instants as their text: they are what the primary holds, so nothing is rounded.
-            batch = {"rows": json.dumps(rows, default=str)}
+            batch = {"rows": json.dumps(rows, default=_as_text)}
             async with self._autocommit.connect() as connection:
-                return int((await connection.execute(_UPSERT_BATCH, batch)).scalar_one())
+                return set((await connection.execute(_UPSERT_BATCH, batch)).scalar_one() or ())
         async with self._engine.begin() as connection:
-            return len((await connection.execute(_UPSERT_SQLITE, rows)).all())
+            return set((await connection.execute(_UPSERT_SQLITE, rows)).scalars())
 
-    async def _held(self, keys: Collection[str]) -> dict[str, int]:
-        """Read what the shadow holds of keys of which some were not behind.
+    async def _held(self, refused: Collection[str]) -> dict[str, int]:
+        """Read what the shadow holds of the keys that were not behind.
 
         The upsert is made by now, and stays so where this read fails: they are at their version or beyond.
         """
+        if not refused:
+            return {}
         try:
-            return await self._versions(keys)
+            return await self._versions(refused)
         except DBAPIError:
             return {}
 
@@ -166,3 +168,8 @@ class Shadow:
 
 def _failed(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _as_text(value: object) -> str:
+    """Write what JSON has no type for; the server would round a price where a bound one is refused."""
+    return str(exact_price(value)) if isinstance(value, Decimal) else str(value)

@@ -38,6 +38,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def exact_price(value: Decimal) -> Decimal:
+    """Write a price with two decimals.
+
+    Raises:
+        ValueError: it has more.
+    """
+    exact = value.quantize(_CENT)
+    if exact != value:
+        raise ValueError(f"a price has at most {PRICE_SCALE} decimals")
+    return exact
+
+
 class ExactPrice(TypeDecorator[Decimal]):
     """`numeric(12,2)` on PostgreSQL; on SQLite text with two decimals, for its NUMERIC is a binary float.
 
@@ -55,9 +67,7 @@ class ExactPrice(TypeDecorator[Decimal]):
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Decimal | str | None:
         if value is None:
             return None
-        exact = value.quantize(_CENT)
-        if exact != value:
-            raise ValueError(f"a price has at most {PRICE_SCALE} decimals")
+        exact = exact_price(value)
         return str(exact) if dialect.name == "sqlite" else exact
 
     def process_result_value(self, value: Decimal | str | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002 - SQLAlchemy's signature

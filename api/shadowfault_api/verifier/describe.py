@@ -98,11 +98,10 @@ def describe_pair(
 
 
 def _of_postgresql(name: str, sql_type: str, declared: str, nullable: bool) -> ColumnSpec:
+    kind = _POSTGRESQL.get(sql_type, Kind.LITERAL)
     if sql_type == "numeric":
         kind = Kind.DECIMAL if declared == sql_type else Kind.NUMBER
-        return ColumnSpec(name, kind, declared, nullable)
-    kind = _POSTGRESQL.get(sql_type, Kind.LITERAL)
-    return ColumnSpec(name, kind, "text" if kind is Kind.TEXT else sql_type, nullable)
+    return ColumnSpec(name, kind, "text" if kind is Kind.TEXT else sql_type, nullable, declared)
 
 
 def _of_sqlite(declared: str) -> Kind:
@@ -136,7 +135,7 @@ def _common(spec: TableSpec, other: TableSpec) -> TableSpec:
         kind = column.kind
         if {kind, there.kind} == {Kind.DECIMAL, Kind.NUMBER}:
             kind = Kind.NUMBER
-        elif kind is Kind.NUMBER and column.sql_type == there.sql_type and "(" in column.sql_type:
+        elif kind is Kind.NUMBER and column.declared is not None and column.declared == there.declared:
             kind = Kind.DECIMAL
         elif {kind, there.kind} == {Kind.LITERAL, Kind.JSON}:
             kind = Kind.JSON

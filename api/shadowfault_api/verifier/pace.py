@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-_GROWTH: Final = 4.0
+# A first chunk is over in a moment, and says well enough how much larger the next one may be.
+_GROWTH: Final = 16.0
+_SHRINKAGE: Final = 4.0
+# Chunks under way behind the one that is waited for, where each takes its time.
+_AHEAD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,19 @@ class Pace:
     target_seconds: float = 0.5
     rows_per_second: float | None = None
 
-    @property
-    def ahead(self) -> int:
-        """Chunks under way behind the one that is waited for; none under a limit, which counts that one."""
-        return 1 if self.rows_per_second is None else 0
+    def ahead(self, seconds: float) -> int:
+        """Tell how many chunks may be under way behind the one that is waited for.
+
+        Several, so that a side that is slow for a moment does not hold up the other; one as long as chunks
+        take far less than they should, for their size was chosen before that was known. None under a limit,
+        which counts that one.
+
+        Args:
+            seconds: how long the last chunk took.
+        """
+        if self.rows_per_second is not None:
+            return 0
+        return min(_AHEAD, max(1, round(_AHEAD * seconds / self.target_seconds)))
 
     def start(self) -> int:
         """Give the size of the first chunk."""
@@ -38,11 +51,11 @@ class Pace:
     def next_size(self, size: int, seconds: float) -> int:
         """Give the size of the chunk after one of `size` rows that took so long."""
         factor = self.target_seconds / seconds if seconds > 0 else _GROWTH
-        return self._kept(round(size * min(max(factor, 1 / _GROWTH), _GROWTH)))
+        return self._kept(round(size * min(max(factor, 1 / _SHRINKAGE), _GROWTH)))
 
     def smaller(self, size: int) -> int | None:
         """Give the size to try after one was too slow; None where there is no smaller one."""
-        return max(round(size / _GROWTH), 1) if size > 1 else None
+        return max(round(size / _SHRINKAGE), 1) if size > 1 else None
 
     def pause(self, rows: int, seconds: float) -> float:
         """Tell how long to rest after reading so many rows in so many seconds, in seconds."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
-from shadowfault_api.verifier.course import Chunk, Course, edge_of
+from shadowfault_api.verifier.course import Chunk, Course
 from shadowfault_api.verifier.lanes import Lanes
 from shadowfault_api.verifier.stores import Key, Span
 
@@ -47,7 +47,7 @@ class Scanner:
             yield cls(lanes, pace, leaf=leaf, rest=rest)
 
     def chunks(self, span: Span, rows: int | None = None) -> Iterator[Chunk]:
-        """Digest a span, chunk by chunk, in the order of the key; `rows` is how many it holds, if known.
+        """Digest a span, chunk by chunk, in the order of the key; `rows` is how many one side has there.
 
         The next chunk is under way meanwhile: what differs in it may no longer do so when it is given.
         """
@@ -78,7 +78,7 @@ class Scanner:
         """Cut a chunk by the keys of the side that has more rows."""
         lane = self._lanes.primary if chunk.primary.rows >= chunk.shadow.rows else self._lanes.shadow
         after = chunk.span.after
-        while (edge := lane.ask(edge_of(Span(after, chunk.span.upto), rows)).result()) is not None:
+        while (edge := lane.ask(_boundary_of(Span(after, chunk.span.upto), rows)).result()) is not None:
             yield Span(after, edge)
             after = edge
         yield Span(after, chunk.span.upto)
@@ -89,3 +89,7 @@ class Scanner:
         keys = iter([key for key in here.keys() | there.keys() if here.get(key) != there.get(key)])
         while found := list(islice(keys, self.leaf)):
             yield found
+
+
+def _boundary_of(span: Span, rows: int) -> Callable[[Store], Key | None]:
+    return lambda store: store.boundary(span, rows)

@@ -45,13 +45,15 @@ class Kind(StrEnum):
 class ColumnSpec:
     """A column. `sql_type` is PostgreSQL's name of its type: a key's bound values are cast to it.
 
-    `nullable` is a hint: where it is False, a NULL costs a closer look, and is found all the same.
+    `nullable` is a hint: where it is False, a NULL costs a closer look, and is found all the same. `declared`
+    is the type with its modifier, as the table has it; values of the other side need not fit into that.
     """
 
     name: str
     kind: Kind
     sql_type: str = "text"
     nullable: bool = True
+    declared: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Table:
         self._bear(min(len(found), rows))
         return (found[rows - 1],) if len(found) >= rows else None
 
+    edge = boundary
+
     def prints(self, span: Span) -> dict[Key, int]:
         return {(key,): value for key, value in self.within(span).items()}
 
@@ -195,16 +197,16 @@ def stopping(number: int) -> Iterator[None]:
 
 
 def test_a_stop_leaves_undone_what_has_not_begun() -> None:
-    """The stop comes while the shadow looks for an edge; the digest behind that is not made."""
-    here, there = (Table(dict.fromkeys(range(100), 0)) for _ in range(2))
+    """It comes while the shadow, which has more rows, looks for an edge; the digest behind is not made."""
+    here, there = Table(dict.fromkeys(range(0, 300, 3), 0)), Table(dict.fromkeys(range(300), 0))
     stopped, calls = threading.Event(), stopping(1)
-    there.on_boundary = lambda span: stopped.wait(30) if span.after == (14,) else None
+    there.on_boundary = lambda span: stopped.wait(30) if span.after == (42,) else None
     pace = Pace(first=5, least=5, most=5)
     with scanner(here, there, pace, rest=lambda _seconds: next(calls)) as scan:
         with pytest.raises(StoppedError):
             list(scan.chunks(Span()))
         stopped.set()
-    assert here.digested[:2] == there.digested == [Span(None, (4,)), Span((4,), (9,))]
+    assert here.digested[:2] == there.digested == [Span(None, (12,)), Span((12,), (27,))]
 
 
 def test_what_is_not_read_to_its_end_ends_too() -> None:
@@ -235,4 +237,13 @@ def test_a_span_that_one_side_has_too_many_rows_in_is_cut_all_the_same() -> None
         chunks = list(scan.chunks(Span(None, (9,)), 1))
     assert [chunk.span.after for chunk in chunks] == [None, *(chunk.span.upto for chunk in chunks[:-1])]
     assert chunks[-1].span.upto == (9,)
+    assert sum(chunk.shadow.rows for chunk in chunks) == 10
+
+
+def test_under_a_limit_an_edge_is_looked_for_all_the_same() -> None:
+    """The side that was not counted may have any number of rows there."""
+    here, there = Table({9: 0}), Table(dict.fromkeys(range(10), 1))
+    with scanner(here, there, Pace(first=2, least=1, most=2, rows_per_second=4.0)) as scan:
+        chunks = list(scan.chunks(Span(None, (9,)), 1))
+    assert max(chunk.shadow.rows for chunk in chunks) <= 2
     assert sum(chunk.shadow.rows for chunk in chunks) == 10

@@ -15,10 +15,16 @@ def test_a_size_follows_the_time_it_took() -> None:
     assert pace.start() == 1000
     assert pace.next_size(1000, 0.25) == 2000
     assert pace.next_size(1000, 1.0) == 500
-    assert pace.next_size(1000, 0.0001) == 4000
+    assert pace.next_size(1000, 0.0001) == 16_000
     assert pace.next_size(1000, 100) == 250
     assert pace.next_size(100_000, 0.01) == 100_000
     assert pace.next_size(10, 100) == 10
+
+
+def test_several_chunks_are_under_way_once_each_takes_its_time() -> None:
+    pace = Pace(target_seconds=0.5)
+    assert [pace.ahead(seconds) for seconds in (0.0, 0.1, 0.3, 0.5, 30.0)] == [1, 1, 2, 3, 3]
+    assert Pace(rows_per_second=1000.0).ahead(0.5) == 0
 
 
 def test_too_slow_is_tried_smaller_down_to_one_row() -> None:

@@ -78,6 +78,12 @@ class Store(Protocol):
     def boundary(self, span: Span, rows: int) -> Key | None:
         """Find the key of the living row number `rows` of a span; None where there are fewer."""
 
+    def edge(self, span: Span, rows: int) -> Key | None:
+        """Find a key about `rows` living rows from where a span begins, or fewer; None as for `boundary`.
+
+        It costs little where a server has statistics to tell.
+        """
+
     def prints(self, span: Span) -> dict[Key, int]:
         """Digest each living row of a small span by itself."""
 

@@ -54,6 +54,8 @@ _SENT: Final[Mapping[Kind, str]] = {
 }
 # So many in one number, which is hashed unfolded.
 _FLAGS_AT_ONCE: Final = 31
+# Of many values in one array, patterns of two values would cancel: its hash multiplies by 31 and adds.
+_SENT_AT_ONCE: Final = 4
 
 
 def form(kind: Kind, value: str) -> str:
@@ -85,9 +87,9 @@ def _anything(values: Sequence[Value]) -> Sequence[Value]:
 
 def _chain(key: Sequence[Value], columns: Sequence[Value], seed: int) -> str:
     digest = str(seed)
-    # First: an array of NULLs has one hash, whatever its seed.
-    if sent := [_SENT[value.kind].format(value.sql) for value in columns if value.kind in _SENT]:
-        digest = _array(sent, digest)
+    sent = [_SENT[value.kind].format(value.sql) for value in columns if value.kind in _SENT]
+    for start in range(0, len(sent), _SENT_AT_ONCE):
+        digest = _array(sent[start : start + _SENT_AT_ONCE], digest)
     flags = [flag for value in (*key, *columns) for flag in _flags(value)]
     for start in range(0, len(flags), _FLAGS_AT_ONCE):
         digest = f"hashint4extended({_number(flags[start : start + _FLAGS_AT_ONCE])}, {digest})"
@@ -101,7 +103,8 @@ def _chain(key: Sequence[Value], columns: Sequence[Value], seed: int) -> str:
 
 
 def _array(sent: Sequence[str], seed: str) -> str:
-    return f"hash_array_extended(ARRAY[{', '.join(sent)}], {seed})"
+    # Only members that are not NULL are hashed under the seed, and of all the others it would be lost.
+    return f"hash_array_extended(ARRAY[''::bytea, {', '.join(sent)}], {seed})"
 
 
 def _hashed(value: Value, seed: str) -> str:
@@ -122,8 +125,10 @@ def _filled(expression: str, instead: str, value: Value) -> str:
 def _flags(value: Value) -> Iterable[str | None]:
     """Give the conditions that are part of a digest, each at its place: None is one that is always false."""
     if value.kind not in _SENT:
-        # Of others a NULL that is not expected makes the whole digest NULL, which does not go unnoticed.
-        yield f"{value.sql} IS NULL" if value.nullable or value.kind is Kind.BOOLEAN else None
+        # Of others a NULL that is not expected makes the whole digest NULL, which does not go unnoticed. Not
+        # IS NULL: that is true of a composite value all of whose fields are.
+        asked = value.nullable or value.kind is Kind.BOOLEAN
+        yield f"{value.sql} IS NOT DISTINCT FROM NULL" if asked else None
     if value.kind is Kind.BOOLEAN:
         yield f"{value.sql} IS TRUE"
 

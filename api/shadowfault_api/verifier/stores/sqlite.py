@@ -60,6 +60,10 @@ class SqliteStore:
         found = self._fetch(query, [*bound, rows - 1])
         return tuple(found[0]) if found else None
 
+    def edge(self, span: Span, rows: int) -> Key | None:
+        """See `Store`; SQLite has no statistics of its own accord."""
+        return self.boundary(span, rows)
+
     def prints(self, span: Span) -> dict[Key, int]:
         """See `Store`."""
         where, bound = self._within(span)
