@@ -94,8 +94,9 @@ class Course:
         self._pace = pace
         self._rest = rest
         self._size = pace.start()
+        self._exactly = pace.rows_per_second is not None
         # Where a limit holds, the other side might have more than that.
-        self._one_chunk = rows is not None and rows <= self._size and pace.rows_per_second is None
+        self._one_chunk = rows is not None and rows <= self._size and not self._exactly
         self._leaders: tuple[Lane, Lane] = (lanes.primary, lanes.shadow)
         self._alike = False
         self._seconds = 0.0
@@ -140,7 +141,7 @@ class Course:
         return bool(self._under_way)
 
     def _plan(self, after: Key | None) -> None:
-        look = _edge_of(Span(after, self._span.upto), self._size)
+        look = self._edge_of(Span(after, self._span.upto), self._size)
         edge = None if self._one_chunk else self._leaders[0].ask(look)
         self._planned = _Plan(after, self._size, self._leaders, edge)
 
@@ -159,8 +160,14 @@ class Course:
             return self._span.upto
         found = plan.edge.result()
         if found is None:
-            found = plan.leaders[1].ask(_edge_of(Span(plan.after, self._span.upto), plan.size)).result()
+            found = plan.leaders[1].ask(self._edge_of(Span(plan.after, self._span.upto), plan.size)).result()
         return self._span.upto if found is None else found
+
+    def _edge_of(self, span: Span, rows: int) -> Callable[[Store], Key | None]:
+        """Give the look for an edge. By statistics, which may be old, a chunk may hold more than a limit."""
+        if self._exactly:
+            return lambda store: store.boundary(span, rows)
+        return lambda store: store.edge(span, rows)
 
     def _choose_leader(self) -> None:
         """Have the edge found by the side with less to do, which would wait first; else take turns."""
@@ -191,10 +198,6 @@ class Course:
         if self._planned is not None and self._planned.edge is not None:
             self._planned.edge.cancel()
         self._planned = None
-
-
-def _edge_of(span: Span, rows: int) -> Callable[[Store], Key | None]:
-    return lambda store: store.edge(span, rows)
 
 
 def _digest_of(span: Span) -> Callable[[Store], _Answer]:

@@ -44,6 +44,7 @@ def test_an_edge_is_about_so_many_rows_away(
         (Kind.TEXT, ["a", "b"], -1.0),  # never analyzed
         (Kind.TEXT, ["a", "B"], 100.0),  # not by bytes
         (Kind.INTEGER, ["1", "-1"], 100.0),
+        (Kind.INTEGER, ["1", "2", "2"], 100.0),
         (Kind.INSTANT, ["2026-01-01", "2026-01-02"], 100.0),
     ],
 )

@@ -35,8 +35,8 @@ class Histogram:
         if kind not in _READ or bounds is None or len(bounds) <= 1 or rows <= 0:
             return None
         keys = [_READ[kind](bound) for bound in bounds]
-        # By its server's order, which is another one where it does not sort by bytes.
-        if [_place(key) for key in keys] != sorted(_place(key) for key in keys):
+        # Its server's order is another one where it does not sort by bytes; and no key may be there twice.
+        if [_place(key) for key in keys] != sorted({_place(key) for key in keys}):
             return None
         return cls(keys, rows / (len(keys) - 1))
 
