@@ -278,7 +278,7 @@ def test_three_processes_one_of_them_killed_and_started_again(stores: Stores) ->
     documents = [json.loads(output) for output, _ in outputs]
     merged = [document for document in documents if "open" in document]
     # Only the merged result says that there are discrepancies.
-    assert sorted(process.returncode for process in shards) == [0, 0, 1], outputs
+    assert sorted(process.returncode for process in shards) == [0, 0, 1], "\n".join(map("\n".join, outputs))
     assert len(merged) == 1
     assert [
         process.returncode for process, document in zip(shards, documents, strict=True) if "open" in document
