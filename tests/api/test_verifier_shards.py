@@ -23,7 +23,7 @@ from shadowfault_api.verifier import Mode, VerificationError, VerifierOptions, v
 from shadowfault_api.verifier.errors import AlreadyRunningError, ShardError
 from shadowfault_api.verifier.lock import PartLocks, exclusive, shared
 from shadowfault_api.verifier.report import ShardReport, VerifierReport
-from shadowfault_api.verifier.shards import Shard, verify_shard
+from shadowfault_api.verifier.shards import Shard, _Sharded, verify_shard
 from shadowfault_api.verifier.side import Side
 from shadowfault_testing.commandline import shadowfault
 from shadowfault_testing.stores import listing_row
@@ -84,6 +84,28 @@ def test_shards_one_after_the_other_have_disjoint_parts_and_one_result(stores: S
     late = run(stores, 0)
     assert isinstance(late, ShardReport)
     assert len(stores.rows(job_runs)) == 1
+
+
+@on_postgresql
+def test_a_shard_that_leaves_when_all_is_merged_merges_nothing(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its part is done; before it asks whether it was the last, the others come to the end, and end."""
+    fill(stores, 30, 7)
+    others: list[ShardReport | VerifierReport] = []
+
+    together = _Sharded._together
+
+    def held_up(shard: _Sharded, work: Any) -> Any:
+        if shard._shard.number == 0 and work.__name__ == "_leave":
+            others.extend(run(stores, number) for number in (1, 2))
+        return together(shard, work)
+
+    monkeypatch.setattr(_Sharded, "_together", held_up)
+    assert isinstance(run(stores, 0), ShardReport)
+    assert [type(report) for report in others] == [ShardReport, VerifierReport]
+    (job,) = stores.rows(job_runs)
+    assert (job.state, job.result) == ("succeeded", others[-1].as_dict())
 
 
 @on_postgresql

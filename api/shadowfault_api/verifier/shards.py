@@ -242,6 +242,10 @@ class _Sharded:
     def _to_merge(self, connection: Connection, sweep: Sweep) -> tuple[_Step, Sweep | None]:
         if not self._locks.claim(PartLocks.MERGE):
             return _Step.NOTHING, None
+        # Asked under that lock: another shard may have merged, and ended, since this one finished its part.
+        entry = runs.entry(connection, self._shard.run_id)
+        if entry is not None and entry.state == "succeeded":
+            return _Step.NOTHING, None
         runs.reopen(connection, self._shard.run_id)
         return _Step.MERGE, sweep
 
