@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shadowfault_testing.service import Service, ServiceProcess, launch_service, running
+from shadowfault_testing.tables import Pair, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -46,3 +47,24 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
     yield launch_one
     for one in started:
         one.kill()
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.postgres),
+        pytest.param("mixed", marks=pytest.mark.postgres),
+    ]
+)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    """Give two empty databases, of each pair of kinds of server."""
+    server = None if request.param == "sqlite" else request.getfixturevalue("postgres_server")
+    with opened(request.param, tmp_path, server) as found:
+        yield found
+
+
+@pytest.fixture
+def things(pair: Pair) -> Pair:
+    """Give the same with a table of every kind of column in each."""
+    pair.create()
+    return pair
