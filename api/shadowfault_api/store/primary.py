@@ -189,8 +189,9 @@ def _create_statement(claim_seconds: float | None, *, given: bool, traced: bool)
         claimed_until=claimed_until,
         traceparent=":traceparent" if traced else "NULL",
     )
-    types = {"price": listings.c.price.type, "at": listings.c.created_at.type}
-    return text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items()))
+    return text(sql).bindparams(
+        bindparam("price", type_=listings.c.price.type), bindparam("at", type_=listings.c.created_at.type)
+    )
 
 
 class ListingStore:

@@ -94,9 +94,8 @@ class Course:
         self._pace = pace
         self._rest = rest
         self._size = pace.start()
-        self._exactly = pace.rows_per_second is not None
         # Where a limit holds, the other side might have more than that.
-        self._one_chunk = rows is not None and rows <= self._size and not self._exactly
+        self._one_chunk = rows is not None and rows <= self._size and not pace.limited
         self._leaders: tuple[Lane, Lane] = (lanes.primary, lanes.shadow)
         self._alike = False
         self._seconds = 0.0
@@ -141,8 +140,7 @@ class Course:
         return bool(self._under_way)
 
     def _plan(self, after: Key | None) -> None:
-        look = self._edge_of(Span(after, self._span.upto), self._size)
-        edge = None if self._one_chunk else self._leaders[0].ask(look)
+        edge = None if self._one_chunk else self._leaders[0].ask(self._edge_of(after, self._size))
         self._planned = _Plan(after, self._size, self._leaders, edge)
 
     def _plan_smaller(self, failed: _Plan, error: TooSlowError) -> None:
@@ -160,12 +158,13 @@ class Course:
             return self._span.upto
         found = plan.edge.result()
         if found is None:
-            found = plan.leaders[1].ask(self._edge_of(Span(plan.after, self._span.upto), plan.size)).result()
+            found = plan.leaders[1].ask(self._edge_of(plan.after, plan.size)).result()
         return self._span.upto if found is None else found
 
-    def _edge_of(self, span: Span, rows: int) -> Callable[[Store], Key | None]:
+    def _edge_of(self, after: Key | None, rows: int) -> Callable[[Store], Key | None]:
         """Give the look for an edge. By statistics, which may be old, a chunk may hold more than a limit."""
-        if self._exactly:
+        span = Span(after, self._span.upto)
+        if self._pace.limited:
             return lambda store: store.boundary(span, rows)
         return lambda store: store.edge(span, rows)
 
@@ -177,8 +176,11 @@ class Course:
         if here == there:
             self._leaders = self._leaders[::-1]
         else:
-            idler, other = self._lanes if here < there else self._lanes[::-1]
-            self._leaders = (idler, other)
+            self._lead(primary=here < there)
+
+    def _lead(self, *, primary: bool) -> None:
+        here, there = self._lanes
+        self._leaders = (here, there) if primary else (there, here)
 
     def _learn(self, chunk: Chunk, size: int, seconds: float) -> None:
         self._seconds = seconds
@@ -186,8 +188,7 @@ class Course:
         here, there = chunk.primary.rows, chunk.shadow.rows
         self._alike = max(here, there) <= _ALIKE * min(here, there)
         if not self._alike:
-            ahead, behind = self._lanes if here > there else self._lanes[::-1]
-            self._leaders = (ahead, behind)
+            self._lead(primary=here > there)
 
     def _let_go(self) -> None:
         """Leave undone what has not begun."""

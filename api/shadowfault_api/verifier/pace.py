@@ -30,6 +30,11 @@ class Pace:
     target_seconds: float = 0.5
     rows_per_second: float | None = None
 
+    @property
+    def limited(self) -> bool:
+        """Whether a limit of rows holds."""
+        return self.rows_per_second is not None
+
     def ahead(self, seconds: float) -> int:
         """Tell how many chunks may be under way behind the one that is waited for.
 
@@ -40,7 +45,7 @@ class Pace:
         Args:
             seconds: how long the last chunk took.
         """
-        if self.rows_per_second is not None:
+        if self.limited:
             return 0
         return min(_AHEAD, max(1, round(_AHEAD * seconds / self.target_seconds)))
 

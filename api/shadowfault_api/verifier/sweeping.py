@@ -65,7 +65,7 @@ class Sweeper:
             self._journal(sweep, parts) as stored,
         ):
             for part in parts:
-                span, rows = self._piece(part.rest, None if quota is None else quota - done.rows)
+                span, rows = (part.rest, None) if quota is None else self._piece(part.rest, quota - done.rows)
                 for chunk, tally in self._settled(scanner.chunks(span, rows), scanner, counted_since):
                     part.advance(chunk.span.upto, tally)
                     done.add(tally)
@@ -75,14 +75,12 @@ class Sweeper:
                         return done
         return done
 
-    def _piece(self, span: Span, rows: int | None) -> tuple[Span, int | None]:
+    def _piece(self, span: Span, rows: int) -> tuple[Span, int | None]:
         """Cut off so many rows, one small chunk at least: a scan may begin with what comes after.
 
         Returns:
             The piece, and how many rows it holds, where that is known.
         """
-        if rows is None:
-            return span, None
         rows = max(rows, self.options.pace.least)
         try:
             edge = self.stores[0].boundary(span, rows)

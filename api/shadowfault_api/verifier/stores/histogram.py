@@ -26,7 +26,7 @@ class Histogram:
     def __init__(self, keys: Sequence[str | int], rows_between: float) -> None:
         """`keys` are in the order of `_place`; `rows_between` is greater than 0."""
         self._keys = keys
-        self._places = [_place(key) for key in keys]
+        self._places = list(map(_place, keys))
         self._rows_between = rows_between
 
     @classmethod
@@ -34,11 +34,9 @@ class Histogram:
         """Make one of what a server says; None where that is of no use."""
         if kind not in _READ or bounds is None or len(bounds) <= 1 or rows <= 0:
             return None
-        keys = [_READ[kind](bound) for bound in bounds]
+        found = cls(list(map(_READ[kind], bounds)), rows / (len(bounds) - 1))
         # Its server's order is another one where it does not sort by bytes; and no key may be there twice.
-        if [_place(key) for key in keys] != sorted({_place(key) for key in keys}):
-            return None
-        return cls(keys, rows / (len(keys) - 1))
+        return found if found._places == sorted(set(found._places)) else None
 
     def edge(self, span: Span, rows: int) -> Key | None:
         """Give a key up to about so many rows from where a span begins; None where it cannot tell."""
