@@ -18,6 +18,7 @@ from shadowfault_api.verifier.stores.opening import open_stores
 from shadowfault_api.verifier.stores.postgresql import PostgresqlStore
 from shadowfault_api.verifier.stores.probes import Probe, probes_of
 from shadowfault_api.verifier.tables import Kind
+from shadowfault_testing.api import eventually
 from shadowfault_testing.tables import BASE, Pair, opened, run
 
 if TYPE_CHECKING:
@@ -264,3 +265,28 @@ def test_every_probe_is_alike_on_postgresql_and_sqlite(
         here, there, _ = open_stores(*zip((pair.primary, pair.shadow), pair.specs(), strict=True))
         for probe in probes_of(frozenset(Kind)):
             assert here.probe([probe], Method()) == there.probe([probe], Method()), probe
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_a_part_of_a_table_is_read_by_its_index_and_the_whole_in_one_go(pair: Pair) -> None:
+    """Where a part is large, the server's costs would have it read the whole table for each of them."""
+    for side in (pair.primary, pair.shadow):
+        run(side, 'CREATE TABLE things (id text COLLATE "C" PRIMARY KEY, a text)')
+        run(side, "INSERT INTO things SELECT lpad(n::text, 6, '0'), 'a' FROM generate_series(1, 3000) AS n")
+        run(side, "ANALYZE things")
+    store, _, _ = open_stores(*zip((pair.primary, pair.shadow), pair.specs(), strict=True))
+
+    def scans() -> tuple[int, int]:
+        # What a session counted is told by the time that it is over.
+        pair.primary.engine.dispose()
+        with pair.primary.engine.connect() as connection:
+            query = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'things'"
+            return tuple(connection.exec_driver_sql(query).one())
+
+    before = scans()
+    assert store.digest(Span(("001000",), None)).rows == 2000
+    by_index = eventually("the count of a scan by index", lambda: scans() if scans()[1] > before[1] else None)
+    assert by_index == (before[0], before[1] + 1)
+    assert store.digest(Span()).rows == 3000
+    whole = eventually("the count of a scan", lambda: scans() if scans()[0] > before[0] else None)
+    assert whole == (before[0] + 1, by_index[1])

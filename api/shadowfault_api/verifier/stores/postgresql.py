@@ -37,7 +37,10 @@ _BY_BYTES: Final = """
         AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
 """
 # A sum needs no order: row by row along the index takes up to a tenth more (*measured*), without read-ahead.
-_PAGE_BY_PAGE: Final = "SET LOCAL enable_indexscan = off"
+# What is left for a part of a table is its index and then page by page. The whole table once more for each
+# large part, which the server's costs prefer where a part is a third of it, takes a fifth more (*measured*).
+_PAGE_BY_PAGE: Final = "SELECT set_config('enable_indexscan', 'off', true)"
+_BY_INDEX: Final = f"{_PAGE_BY_PAGE}, set_config('enable_seqscan', 'off', true)"
 _HISTOGRAM: Final = """
     SELECT s.histogram_bounds::text::text[], c.reltuples
     FROM pg_class c
@@ -73,7 +76,7 @@ class PostgresqlStore:
         where, bound = self._within(span)
         query = f"SELECT count(*), sum({self._digest}) FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
         with self._side.snapshot() as connection:
-            connection.exec_driver_sql(_PAGE_BY_PAGE)
+            connection.exec_driver_sql(_PAGE_BY_PAGE if span == Span() else _BY_INDEX)
             count, total = connection.exec_driver_sql(query, bound).one()
         return Digest(count, int(total or 0) % WRAP)
 
