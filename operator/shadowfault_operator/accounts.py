@@ -73,6 +73,7 @@ class HttpAccounts:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[Key, tuple[str, asyncio.Task[None]]] = {}
         self._answers: dict[Key, Answer] = {}
+        self._stopped = False
 
     def answer(self, key: Key, experiment_uid: str) -> Account | Finding | None:
         """What is known by now; None where nothing is."""
@@ -80,7 +81,9 @@ class HttpAccounts:
         return answer.what if answer is not None and answer.experiment_uid == experiment_uid else None
 
     def ask(self, experiment: Experiment, target: Target) -> None:
-        """Start asking, unless that is under way, and return."""
+        """Start asking, unless that is under way or all was stopped, and return."""
+        if self._stopped:
+            return
         key, uid = experiment.key, experiment.uid
         under_way = self._asking.get(key)
         if under_way is not None and under_way[0] == uid:
@@ -95,12 +98,17 @@ class HttpAccounts:
         if under_way is not None:
             under_way[1].cancel()
 
-    async def close(self) -> None:
-        """Stop all that is under way."""
+    async def stop(self) -> None:
+        """End all that is under way, and begin no more: the next operator asks anew."""
+        self._stopped = True
         tasks = [task for _, task in self._asking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop, and close the connections."""
+        await self.stop()
         await self._http.close()
 
     async def _ask(self, experiment: Experiment, target: Target) -> None:

@@ -25,7 +25,7 @@ from shadowfault_operator.model import (
 from shadowfault_operator.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from shadowfault_operator.known import Known
     from shadowfault_operator.model import Json
@@ -57,19 +57,22 @@ def kopf_settings() -> kopf.OperatorSettings:
 class Watches:
     """What is watched, and where it goes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name
         self,
         known: Known,
         enqueue: Callable[[Key], None],
+        *,
         pods_changed: Callable[[Key, int], None] = lambda _key, _ready: None,
         target_changed: Callable[[Key, int], None] | None = None,
         schedule_changed: Callable[[Key], None] = lambda _key: None,
+        stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._known = known
         self._enqueue = enqueue
         self._pods_changed = pods_changed
         self._target_changed = target_changed or (lambda key, _seen: enqueue(key))
         self._enqueue_schedule = schedule_changed
+        self._stopping = stopping
         self._deployments: dict[Key, int] = {}
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -80,7 +83,14 @@ class Watches:
         kopf.on.event(GROUP, VERSION, SCHEDULES, registry=handlers)(self.schedule_changed)
         kopf.on.event("apps", "v1", "deployments", registry=handlers)(self.deployment_changed)
         kopf.on.event("", "v1", "namespaces", registry=handlers)(self.namespace_changed)
+        if self._stopping is not None:
+            kopf.on.cleanup(registry=handlers, errors=kopf.ErrorsMode.PERMANENT)(self.cleanup)
         return handlers
+
+    async def cleanup(self, **_: object) -> None:
+        """Kopf gives tasks that are still there five seconds: what need not end by itself is ended first."""
+        if self._stopping is not None:
+            await self._stopping()
 
     async def experiment_changed(self, event: kopf.RawEvent, **_: object) -> None:
         experiment = parse_experiment(dict(event["object"]))

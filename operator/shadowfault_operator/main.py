@@ -202,6 +202,7 @@ async def _operate(settings: Settings) -> None:
                     pods_changed=parts.stopwatch.target_changed,
                     target_changed=parts.echoes.changed,
                     schedule_changed=parts.schedules.enqueue,
+                    stopping=parts.accounts.stop,
                 ).registry(),
                 settings=framework,
                 clusterwide=not settings.namespaces,

@@ -195,3 +195,14 @@ async def test_who_is_forgotten_is_not_asked_about(scene: Any) -> None:
         assert task.cancelled()
         assert at.done.empty()
         assert await at.answer() == GOOD
+
+
+async def test_stopped_it_asks_no_more_and_begins_nothing(scene: Any) -> None:
+    async with bench(scene, [VERIFYING]) as at:
+        at.accounts.ask(at.experiment, at.target)
+        _, under_way = at.accounts._asking[at.experiment.key]
+        await at.accounts.stop()
+        assert under_way.cancelled()
+        at.accounts.forget(at.experiment.key)
+        at.accounts.ask(at.experiment, at.target)
+        assert not at.accounts._asking
