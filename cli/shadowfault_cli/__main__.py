@@ -7,6 +7,7 @@ extra is answered with the command that installs it, not with a traceback.
 from __future__ import annotations
 
 import sys
+import traceback
 
 _EXTRAS = {
     "typer": "cli",
@@ -45,6 +46,14 @@ def main() -> None:
         sys.stderr.write(
             f"shadowfault: this command needs the extra '{extra}' ({error.name} is not installed).\n"
             f"Install it with: pip install 'shadowfault[{extra}]'\n"
+        )
+        raise SystemExit(2) from None
+    except Exception as error:  # noqa: BLE001 - Python's own exit status for it, 1, has a meaning here
+        # Without its message: one of a database may quote a row.
+        sys.stderr.write("".join(traceback.format_tb(error.__traceback__)))
+        sys.stderr.write(
+            f"shadowfault: a defect ({type(error).__name__}): nothing follows from this run. "
+            "Please report it with the lines above.\n"
         )
         raise SystemExit(2) from None
 

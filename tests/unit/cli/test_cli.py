@@ -86,6 +86,23 @@ def test_a_development_command_outside_a_checkout_says_so(command: str) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_a_defect_has_an_exit_status_of_its_own_and_quotes_no_message() -> None:
+    """1 means that there are discrepancies, or that something is left to do."""
+    program = (
+        "import sys; sys.argv = ['shadowfault', 'verify']\n"
+        "import shadowfault_api.verifier.cli as cli\n"
+        "def fails(*_): raise UnicodeError('a row of Jane')\n"
+        "cli.verify_stores = cli._verify = fails\n"
+        "from shadowfault_cli.__main__ import main\n"
+        "main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 2, answer.stderr
+    assert "a defect (UnicodeError)" in answer.stderr
+    assert "in fails" in answer.stderr
+    assert "Jane" not in answer.stderr
+
+
 def test_plan_loads_no_framework() -> None:
     program = (
         "import sys; sys.argv = ['shadowfault', 'plan', '--seed', 's', '--rate', '0.1']\n"
