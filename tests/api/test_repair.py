@@ -130,6 +130,22 @@ def test_a_dry_run_is_the_default_and_writes_nothing_anywhere(stores: Stores) ->
     assert in_shadow(stores) == shadow
 
 
+def test_a_failure_that_was_made_good_explains_no_later_loss(stores: Stores) -> None:
+    stores.put("new")
+    stores.entry("new", "create", 1, **INJECTED)
+    stores.failure_evidence("new", operation="create", version=1, failureType="injected")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "injected"
+    repair(stores, keys=("new",))
+    stores.shadow_remove("new")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "unexplained"
+    stores.change("new", version=2)
+    stores.failure_evidence("new", operation="update", version=2, failureType="timeout")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "timeout"
+
+
 def test_again_it_says_that_nothing_differs_and_leaves_no_second_evidence(stores: Stores) -> None:
     three_discrepancies(stores)
     ids = tuple(row.id for row in stores.rows(discrepancies))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from shadowfault_api.verifier.side import Side
     from shadowfault_api.verifier.stores import Store
+
+_FAILURE: Final = EventType.SHADOW_WRITE_FAILURE.value
+_REPAIR: Final = EventType.SHADOW_WRITE_REPAIR.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +59,32 @@ class PrimaryReader:
         return PrimaryLook({key: Observation(rows.get(key), key in pending) for key in keys}, failures)
 
     def recorded_failures(self, keys: Sequence[str]) -> dict[str, list[FailedShadowWrite]]:
-        """Read failures of some keys from evidence, oldest first: what the outbox no longer holds."""
+        """Read failures of some keys from evidence, oldest first: what the outbox no longer holds.
+
+        Without those that a repair has made good: what is lost after it has another cause.
+        """
         query = (
             select(evidence_records)
             .where(
-                evidence_records.c.event_type == EventType.SHADOW_WRITE_FAILURE.value,
+                evidence_records.c.event_type.in_((_FAILURE, _REPAIR)),
                 evidence_records.c.entity_type == self._entity.entity_type,
                 evidence_records.c.entity_id.in_(keys),
             )
             .order_by(evidence_records.c.occurred_at, evidence_records.c.id)
         )
         failures: defaultdict[str, list[FailedShadowWrite]] = defaultdict(list)
+        repaired: dict[str, int] = {}
         with self._side.snapshot() as connection:
             for record in connection.execute(query):
-                failures[record.entity_id].append(_failed_evidence(record))
-        return failures
+                key = record.entity_id
+                if record.event_type == _FAILURE:
+                    failures[key].append(_failed_evidence(record))
+                else:
+                    repaired[key] = max(repaired.get(key, 0), record.details.get("version", 0))
+        # By version, not by time: the clocks of those who write differ.
+        return {
+            key: [one for one in some if one.version > repaired.get(key, 0)] for key, some in failures.items()
+        }
 
     def all_failures(self, keys: Sequence[str]) -> dict[str, list[FailedShadowWrite]]:
         """Read failures of some keys from evidence and the outbox: all that is known to have failed."""
