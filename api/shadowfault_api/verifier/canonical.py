@@ -20,7 +20,9 @@ from shadowfault_api.verifier.tables import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
+# PostgreSQL's numeric has up to so many digits before its point, and 16 383 after it.
+_LARGEST_EXPONENT: Final = 131_072
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _MICROSECOND: Final = timedelta(microseconds=1)
 WRAP: Final = 2**64
@@ -50,9 +52,9 @@ def json_text(document: str | bytes) -> str | None:
     """Write a JSON document as PostgreSQL's `jsonb` prints it; None where it is not JSON."""
     try:
         parsed = json.loads(document, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
-    except ValueError:
+        return _json(parsed)
+    except (ValueError, RecursionError):
         return None
-    return _json(parsed)
 
 
 def _refuse(constant: str) -> object:
@@ -75,7 +77,13 @@ def _string(value: str) -> str:
 
 
 def _plain(number: Decimal) -> str:
-    """Write all digits, without an exponent; a decimal zero has no sign."""
+    """Write all digits, without an exponent; a decimal zero has no sign.
+
+    Raises:
+        ValueError: no column of PostgreSQL could hold it, and its digits would fill the memory.
+    """
+    if abs(number.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError("out of range")
     written = format(number, "f")
     return written.removeprefix("-") if number == 0 else written
 
@@ -92,9 +100,12 @@ def _decimal(value: object) -> str | None:
     written = repr(value) if isinstance(value, float) else str(value)
     if written in {"NaN", "Infinity", "-Infinity"}:
         return written
-    if isinstance(value, (int, float, str)) and _NUMBER.fullmatch(written):
+    if not isinstance(value, (int, float, str)) or not _NUMBER.fullmatch(written):
+        return None
+    try:
         return _plain(Decimal(written))
-    return None
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> str | None:
