@@ -427,3 +427,30 @@ def test_a_time_that_is_none_is_a_mismatch_and_no_crash(stores: Stores) -> None:
     verify(stores)
     (record,) = stores.evidence(FOUND)
     assert record.details["fields"] == ["updated_at"]
+
+
+@pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("held", "problem"),
+    [("x'7a7a'", "is bytes"), (f"'{'z' * 300}'", "has 300 characters"), ("'z' || char(0)", "holds a NUL")],
+)
+def test_a_key_that_no_listing_can_have_is_told_and_never_equal(
+    stores: Stores, held: str, problem: str
+) -> None:
+    stores.put_both("a")
+    with stores.shadow.begin() as connection:
+        connection.exec_driver_sql(
+            f"INSERT INTO listings SELECT {held}, title, price, version, created_at, "
+            "updated_at, deleted_at FROM listings"
+        )
+    with pytest.raises(VerificationError, match=problem):
+        verify(stores)
+
+
+@pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
+def test_a_text_that_is_not_utf8_is_told(stores: Stores) -> None:
+    stores.put_both("a")
+    with stores.shadow.begin() as connection:
+        connection.exec_driver_sql("UPDATE listings SET title = CAST(x'ff' AS TEXT)")
+    with pytest.raises(VerificationError, match="not UTF-8"):
+        verify(stores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from shadowfault_api.store.urls import create_sync_engine
 from shadowfault_api.verifier.describe import describe, describe_pair
 from shadowfault_api.verifier.differences import differing_keys
 from shadowfault_api.verifier.errors import SchemaError
@@ -359,12 +361,64 @@ def test_tables_that_are_not_alike_are_refused(pair: Pair) -> None:
     for side, columns in ((pair.primary, "id int PRIMARY KEY, a text"), (pair.shadow, "id int PRIMARY KEY")):
         run(side, f"CREATE TABLE things ({columns})")
         run(side, "CREATE TABLE keyless (id int)")
-    with pytest.raises(SchemaError, match="not the same columns and key on both sides: a"):
+    with pytest.raises(SchemaError, match="not the same columns on both sides: a"):
         pair.specs()
+    for side, key in ((pair.primary, "a"), (pair.shadow, "b")):
+        run(side, f"CREATE TABLE keyed (a int NOT NULL, b int NOT NULL, PRIMARY KEY ({key}))")
+    with pytest.raises(SchemaError, match=r"not the same primary key on both sides: \(a\) and \(b\)"):
+        describe_pair(pair.primary, pair.shadow, "keyed")
     with pytest.raises(SchemaError, match="no primary key"):
         describe(pair.primary, "keyless")
     with pytest.raises(SchemaError, match="no table nothing"):
         describe(pair.shadow, "nothing")
+
+
+def test_a_key_in_another_order_is_the_same_key(pair: Pair) -> None:
+    for side, key in ((pair.primary, "a, b"), (pair.shadow, "b, a")):
+        run(side, f"CREATE TABLE things (a int NOT NULL, b int NOT NULL, c text, PRIMARY KEY ({key}))")
+    run(pair.primary, "INSERT INTO things VALUES (1, 2, 'x'), (3, 3, 'y'), (5, 4, 'x')")
+    run(pair.shadow, "INSERT INTO things VALUES (2, 1, 'x'), (3, 3, 'y'), (5, 4, 'x')")
+    assert sorted(pair.differing()) == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_sides_that_sort_a_key_differently_are_compared_all_the_same(pair: Pair) -> None:
+    """By the labels of an enum, or the collation of a domain: edges must not run in a circle."""
+    for side, labels, collation in (
+        (pair.primary, "'a', 'b', 'c'", "C"),
+        (pair.shadow, "'c', 'a', 'b'", "und-x-icu"),
+    ):
+        run(side, f"CREATE TYPE label AS ENUM ({labels})")
+        run(side, f'CREATE DOMAIN word AS text COLLATE "{collation}"')
+        run(side, "CREATE TABLE things (id label, w word, c int, d text, PRIMARY KEY (id, w) INCLUDE (c))")
+        run(side, "INSERT INTO things VALUES ('a', 'B'), ('a', 'a'), ('b', 'Z'), ('c', 'é'), ('c', 'f')")
+    assert pair.differing(pace=Pace(first=1, least=1, most=1), leaf=1) == []
+    run(pair.shadow, "UPDATE things SET d = 'other' WHERE w = 'Z'")
+    run(pair.shadow, "DELETE FROM things WHERE w = 'f'")
+    found = pair.differing(pace=Pace(first=1, least=1, most=1), leaf=1)
+    assert sorted(found) == [("b", "Z"), ("c", "f")]
+
+
+@pytest.mark.parametrize("pair", [POSTGRES], indirect=True)
+def test_rows_that_a_policy_hides_are_no_difference_and_no_equality(pair: Pair) -> None:
+    for side in (pair.primary, pair.shadow):
+        run(side, "CREATE TABLE things (id int PRIMARY KEY)")
+        run(side, "INSERT INTO things VALUES (1), (2)")
+    run(pair.shadow, "ALTER TABLE things ENABLE ROW LEVEL SECURITY")
+    run(pair.shadow, "ALTER TABLE things FORCE ROW LEVEL SECURITY")
+    run(pair.shadow, "CREATE POLICY hidden ON things USING (id = 1)")
+    reader = f"reader_{secrets.token_hex(4)}"
+    run(pair.shadow, f"CREATE ROLE {reader} LOGIN PASSWORD '{reader}'")
+    run(pair.shadow, f"GRANT SELECT ON things TO {reader}")
+    url = pair.shadow.engine.url.set(username=reader, password=reader)
+    engine = create_sync_engine(url)
+    try:
+        with pytest.raises(SchemaError, match="not all of their rows"):
+            Pair(pair.primary, replace(pair.shadow, engine=engine)).differing()
+    finally:
+        engine.dispose()
+        run(pair.shadow, f"DROP OWNED BY {reader}")
+        run(pair.shadow, f"DROP ROLE {reader}")
 
 
 def test_rows_that_say_they_changed(things: Pair) -> None:

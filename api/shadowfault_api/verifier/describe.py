@@ -11,7 +11,7 @@ from shadowfault_api.verifier.stores.postgresql import quoted
 from shadowfault_api.verifier.tables import ColumnSpec, Kind, TableSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from shadowfault_api.verifier.side import Side
 
@@ -43,7 +43,7 @@ _SQLITE: Final = (
 )
 _COLUMNS: Final = """
     SELECT a.attname, format_type(a.atttypid, NULL), format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-        array_position(i.indkey::int2[], a.attnum)
+        array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)
     FROM pg_attribute a
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
     WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
@@ -87,14 +87,18 @@ def describe_pair(
         SchemaError: they have not the same columns, or not of the same kinds.
     """
     here, there = describe(primary, name, schema), describe(shadow, name, schema)
-    ours, theirs = ([column.name for column in spec.compared] for spec in (here, there))
-    if sorted(ours) != sorted(theirs):
-        only = ", ".join(sorted(set(ours) ^ set(theirs)))
-        raise SchemaError(f"{name} has not the same columns and key on both sides: {only or 'another key'}")
+    ours, theirs = ({column.name for column in spec.compared} for spec in (here, there))
+    if ours != theirs:
+        only = ", ".join(sorted(ours ^ theirs))
+        raise SchemaError(f"{name} has not the same columns on both sides: {only}")
+    keys = [[column.name for column in spec.key] for spec in (here, there)]
+    if sorted(keys[0]) != sorted(keys[1]):
+        both = " and ".join(f"({', '.join(key)})" for key in keys)
+        raise SchemaError(f"{name} has not the same primary key on both sides: {both}")
     if primary.postgresql != shadow.postgresql:
         known = _portable(here if primary.postgresql else there)
         return known, known
-    return _common(here, there), _common(_ordered(there, ours), here)
+    return _common(here, there), _common(_ordered(there, here), here)
 
 
 def _of_postgresql(name: str, sql_type: str, declared: str, nullable: bool) -> ColumnSpec:
@@ -118,9 +122,13 @@ def _portable(spec: TableSpec) -> TableSpec:
     return replace(spec, columns=tuple(columns))
 
 
-def _ordered(spec: TableSpec, names: Sequence[str]) -> TableSpec:
-    """Put columns into an order of names: two tables may have been altered in different ways."""
-    return replace(spec, columns=tuple(sorted(spec.columns, key=lambda column: names.index(column.name))))
+def _ordered(spec: TableSpec, like: TableSpec) -> TableSpec:
+    """Put key and columns into the order of another: two tables may have been made in different ways."""
+    places = {column.name: place for place, column in enumerate(like.compared)}
+    key, columns = (
+        tuple(sorted(part, key=lambda column: places[column.name])) for part in (spec.key, spec.columns)
+    )
+    return replace(spec, key=key, columns=columns)
 
 
 def _common(spec: TableSpec, other: TableSpec) -> TableSpec:

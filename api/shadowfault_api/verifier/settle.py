@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from shadowfault_api.verifier.errors import SchemaError
 from shadowfault_api.verifier.sweep import Tally
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 _log: Final = structlog.get_logger("shadowfault.verifier")
 # Evidence has all of them; the log only shows that there are.
 _LOGGED_DISCREPANCIES: Final = 100
+# Of `entity_id`, a UUID in its characters.
+_LONGEST_KEY: Final = 36
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class Settler:
@@ -84,8 +89,28 @@ class Settler:
 
 
 def names(keys: Iterable[Key]) -> list[str]:
-    """The keys as the outbox and the evidence have them."""
-    return [str(key[0]) for key in keys]
+    """The keys as the outbox and the evidence have them.
+
+    Raises:
+        SchemaError: one is no key of a listing, so nothing can be entered under it.
+    """
+    return [_name(key[0]) for key in keys]
+
+
+def _name(key: str | int | bytes) -> str:
+    # SQLite takes any value into any column, and a shadow may be written by others.
+    if not isinstance(key, str):
+        problem = f"is {type(key).__name__} and no text"
+    elif len(key) > _LONGEST_KEY:
+        problem = f"has {len(key)} characters"
+    elif _UNSTORABLE.search(key):
+        problem = "holds a NUL or what is not UTF-8"
+    else:
+        return key
+    raise SchemaError(
+        f"a row that only one of the databases has cannot be told by its key, which {problem}: a listing's "
+        f"is a text of up to {_LONGEST_KEY} characters. Remove the row, or give it a key, and verify again"
+    )
 
 
 def _cause_fields(cause: Cause) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shadowfault_api.store.urls import READ_ONLY_OPTION
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 _PROGRESS_STEPS: Final = 10_000
 # PostgreSQL, appendix A: query_canceled (statement_timeout) and lock_not_available.
 _TIMEOUT_STATES: Final = frozenset({"57014", "55P03", "SQLITE_INTERRUPT"})
+# Class 22, data exception; the driver refuses a NUL in a text by itself.
+_DATA_CLASS: Final = "22"
+_REFUSED_BY_DRIVER: Final = (psycopg.DataError, UnicodeEncodeError)
 # undefined_table, undefined_column, invalid_schema_name
 _SCHEMA_STATES: Final = frozenset({"42P01", "42703", "3F000"})
 
-# The text forms of values depend on all but the last two. One core of a server is enough for one verifier,
-# and its statements are over before compiling them has paid for itself (*measured*: 15 % slower with it).
+# The text forms of values depend on all but the last three. Rows that a policy hides would look like a
+# discrepancy, or be one that nobody sees: with it off, the server refuses instead. One core of a server is
+# enough for one verifier, and its statements are over before compiling them has paid for itself (*measured*:
+# 15 % slower with it).
 _SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
@@ -33,6 +39,8 @@ _SETTINGS: Final = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "xmloption": "content",
+    "lc_monetary": "C",
+    "row_security": "off",
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
@@ -101,6 +109,11 @@ class Side:
         except SQLAlchemyError as error:
             # Not the message: a database quotes the row it speaks of.
             raise self._translated(error) from None
+        except UnicodeDecodeError:
+            raise VerificationError(
+                f"{self.described()} holds a text that is not UTF-8, which no service writes: mend or remove "
+                "the row that has it, and verify again"
+            ) from None
 
     @contextmanager
     def _read_only(self, connection: Connection) -> Iterator[None]:
@@ -144,7 +157,15 @@ class Side:
                 "run the migrations (`shadowfault api` runs them when it starts)"
             )
         if state == "42501":
-            return SchemaError(f"the user of {self.described()} may not read or write the verifier's tables")
+            return SchemaError(
+                f"the user of {self.described()} may not read or write the verifier's tables, or not all of "
+                "their rows: grant it (`shadowfault db grant`), and BYPASSRLS where a policy hides rows"
+            )
+        if str(state).startswith(_DATA_CLASS) or isinstance(original, _REFUSED_BY_DRIVER):
+            return VerificationError(
+                f"{self.described()} cannot take a key that the other database holds ({state or 'no code'}): "
+                "no listing has such a key; find it by its length or its characters, and remove it"
+            )
         return UnreachableError(f"{self.described()} failed: {type(original).__name__}, {state or 'no code'}")
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # PostgreSQL's parser gives up somewhere above 1200 whole numbers (*measured*, 15).
 _MOST_COLUMNS: Final = 1000
 _BARE_KEYS: Final = frozenset({Kind.INTEGER, Kind.BYTES})
+# Enums, domains, arrays and what else there is; and documents, whose strings are ordered by a collation.
+_ORDERED_AS_TEXT: Final = frozenset({Kind.LITERAL, Kind.JSON})
 
 # datlocprovider is new in PostgreSQL 15: read through JSON it is null before, and that means libc.
 _BY_BYTES: Final = """
@@ -66,7 +68,6 @@ class PostgresqlStore:
             for name, column in zip(self._names, spec.key, strict=True)
         )
         self._live = "true" if spec.tombstone is None else f"{quoted(spec.tombstone)} IS NULL"
-        self._ordered: list[str] | None = None
         key, columns = ([_value(column) for column in part] for part in (spec.key, spec.columns))
         self._forms = [form(value.kind, value.sql) for value in columns]
         self._digest = _digest(key, columns, method)
@@ -200,15 +201,18 @@ class PostgresqlStore:
             return connection.exec_driver_sql(query, bound).all()
 
     def _order(self) -> list[str]:
-        """Give the key in an order all servers share: bare where it is so, for only then its index serves."""
-        if self._ordered is None:
-            found = self._fetch(_BY_BYTES, {"table": self._table.replace("%%", "%")})
-            by_bytes = {row[0] for row in found}
-            self._ordered = [
-                f'{name} COLLATE "C"' if column.kind is Kind.TEXT and column.name not in by_bytes else name
-                for name, column in zip(self._names, self.spec.key, strict=True)
-            ]
-        return self._ordered
+        """Give the key in an order all servers share."""
+        return [expression for expression, _ in self._ordered]
+
+    @cached_property
+    def _ordered(self) -> list[tuple[str, str]]:
+        """Expressions of that order and their types; bare where it is so, for only then its index serves."""
+        found = self._fetch(_BY_BYTES, {"table": self._table.replace("%%", "%")})
+        by_bytes = {row[0] for row in found}
+        return [
+            (name, column.sql_type) if column.name in by_bytes else _by_bytes(name, column)
+            for name, column in zip(self._names, self.spec.key, strict=True)
+        ]
 
     def _within(self, span: Span) -> tuple[str, dict[str, object]]:
         tests: list[str] = []
@@ -221,8 +225,8 @@ class PostgresqlStore:
         return " AND ".join(tests) or "true", bound
 
     def _values(self, name: str) -> list[str]:
-        """Give the placeholders of a key."""
-        return [f"CAST(%({name}{place})s AS {column.sql_type})" for place, column in enumerate(self.spec.key)]
+        """Give the placeholders of a key, to be compared with what `_order` gives."""
+        return [f"CAST(%({name}{place})s AS {sql_type})" for place, (_, sql_type) in enumerate(self._ordered)]
 
     @staticmethod
     def _bound(name: str, key: Key) -> dict[str, object]:
@@ -253,6 +257,15 @@ def quoted(name: str) -> str:
     if "\0" in name:
         raise SchemaError("a name cannot hold a NUL")
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+
+
+def _by_bytes(name: str, column: ColumnSpec) -> tuple[str, str]:
+    """Give a column in an order that depends on no collation and on no enum's labels, and its type there."""
+    if column.kind is Kind.TEXT:
+        return f'{name} COLLATE "C"', column.sql_type
+    if column.kind in _ORDERED_AS_TEXT:
+        return f'{name}::text COLLATE "C"', "text"
+    return name, column.sql_type
 
 
 def _value(column: ColumnSpec) -> Value:
