@@ -78,13 +78,23 @@ class Export:
         check(header["type"] == "header", "it does not begin with a header")
         check((header["format"], header["version"]) == ("shadowfault-evidence", 1), "another format")
         self.filtered, self.complete = header["eventTypes"] is not None, header["complete"]
+        begins = header["firstSeal"] == 1
+        check(
+            type(self.complete) is bool and (begins or not self.complete), "a header that contradicts itself"
+        )
+        check(header["prev"] == "0" * 64 or not begins, "a header that contradicts itself")
         self.number, self.head = header["firstSeal"] - 1, header["prev"]
         self.seal: dict[str, Any] | None = None
         self.leaves: list[bytes] = []
         self.counts = Counter(seals=0, records=0, unsealed=0)
+        # By month, as in 2026-01.
         self.gone: Counter[str] = Counter()
         self.pruned: Counter[str] = Counter()
-        self.heads = {header["prev"]}
+        self.pruned_in: dict[str, float] = {}
+        self.gone_last: dict[str, int] = {}
+        self.present_first: dict[str, int] = {}
+        self.sealed_in_time: set[str] = set()
+        self.heads: set[str] = set()
         self.signed = self.ended = False
 
     def take(self, line: dict[str, Any]) -> None:
@@ -107,18 +117,22 @@ class Export:
         check(seal["signature"] is None or HEX_128.fullmatch(seal["signature"]), "a signature that is none")
         self.signed = seal["signature"] is not None
         self.seal, self.number, self.head = seal, seal["number"], seal["head"]
-        self.heads.add(self.head)
+        self.heads |= {seal["prev"], self.head}
         self.counts["seals"] += 1
 
     def take_record(self, line: dict[str, Any]) -> None:
         self.check_record(line)
         self.counts["records"] += 1
+        self.present(line["record"]["occurredAt"])
         self.add_leaf(line["record"]["id"], line["record"]["occurredAt"], line["contentHash"])
 
     def take_leaf(self, line: dict[str, Any]) -> None:
         check(line["why"] in {"gone", "filtered"}, "a record is left out for no reason")
-        if not (line["why"] == "filtered" and self.filtered):
+        if line["why"] == "filtered" and self.filtered:
+            self.present(line["occurredAt"])
+        else:
             self.gone[line["occurredAt"][:7]] += 1
+            self.gone_last[line["occurredAt"][:7]] = self.number
         self.add_leaf(line["id"], line["occurredAt"], line["contentHash"])
 
     def take_unsealed(self, line: dict[str, Any]) -> None:
@@ -136,7 +150,18 @@ class Export:
         hashed = sha256(canonical(record)).hex()
         check(hashed == line["contentHash"], f"record {record['id']} was changed")
         if record["eventType"] == "EVIDENCE_PRUNED":
-            self.pruned[record["entityId"]] += record["details"]["records"]
+            month, count = record["entityId"], record["details"].get("records")
+            well = type(count) is int and count > 0 and record["occurredAt"][:7] > month
+            check(well, f"{record['id']} says that {month} was pruned, as no pruning says it")
+            self.pruned[month] += count
+            number = self.number if self.seal else float("inf")
+            self.pruned_in[month] = max(self.pruned_in.get(month, 0), number)
+
+    def present(self, occurred_at: str) -> None:
+        month = occurred_at[:7]
+        self.present_first.setdefault(month, self.number)
+        if self.seal and self.seal["sealedAt"][:7] <= month:
+            self.sealed_in_time.add(month)
 
     def add_leaf(self, record_id: str, occurred_at: str, content_hash: str) -> None:
         self.leaves.append(f"{record_id} {occurred_at} {content_hash}".encode())
@@ -150,8 +175,14 @@ class Export:
     def finish(self, heads: Iterable[str]) -> None:
         check(self.ended, "it was cut off")
         for month, count in self.gone.items():
-            known = self.pruned[month] == count or (not self.complete and not self.pruned[month])
-            check(known, f"{count} records of {month} are gone, and {self.pruned[month]} were pruned")
+            said = self.pruned[month]
+            fits = count == said or (not self.complete and (count < said or not said))
+            check(fits, f"{count} records of {month} are gone, and {said} were pruned")
+            if said:
+                last = self.gone_last[month]
+                check(self.pruned_in[month] > last, f"what says that {month} was pruned comes before it")
+                whole = month not in self.sealed_in_time and self.present_first.get(month, last + 1) > last
+                check(whole, f"{count} records of {month} are gone and others are not: pruning takes all")
         check(self.heads >= set(heads), "a head noted down earlier is not in the chain")
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import DatabaseError
 from typer.testing import CliRunner
 
+from shadowfault_api.evidence import EventType, Subject, new_record, retention
 from shadowfault_api.evidence.audit import Selection, export_lines, verify_database
 from shadowfault_api.evidence.cli import app
 from shadowfault_api.evidence.document import verify_lines
@@ -204,6 +205,89 @@ def test_a_record_too_many_gone_is_found_beside_what_was_pruned(stores: Stores) 
     prune(stores.primary, MARCH, now=APRIL)
     unguarded(stores, f"DELETE FROM evidence_records WHERE id = '{record_id(50)}'")
     assert {f.record for f in verify_database(stores.primary, Expectations()).findings} == {record_id(50)}
+
+
+def said_to_be_pruned(stores: Stores, records: Any, at: datetime, month: str = "2026-01") -> None:
+    """Write what only a pruning writes."""
+    row = new_record(
+        EventType.EVIDENCE_PRUNED, Subject("EvidenceRecord", month), {"records": records}, occurred_at=at
+    ).row()
+    with stores.primary.begin() as connection:
+        connection.execute(insert(evidence_records), [row])
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_one_record_of_a_month_cannot_be_said_to_have_been_pruned(stores: Stores, sealed: bool) -> None:
+    seal(stores, 1, 2, 3, 4, batch=2)
+    said_to_be_pruned(stores, 1, APRIL)
+    if sealed:
+        seal(stores)
+    unguarded(stores, f"DELETE FROM evidence_records WHERE id = '{record_id(3)}'")
+    report = verified(stores)
+    assert [finding.record for finding in report.findings] == [record_id(3)]
+    assert "pruning takes all of 2026-01" in report.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("records", "at"), [(0, APRIL), (-1, APRIL), (True, APRIL), (1, datetime(2026, 1, 31, tzinfo=UTC))]
+)
+def test_what_no_pruning_says_is_found(stores: Stores, records: Any, at: datetime) -> None:
+    said_to_be_pruned(stores, records, at)
+    assert [finding.kind for finding in verified(stores).findings] == ["record_forged"]
+
+
+def test_what_says_so_before_the_records_were_sealed_is_found(stores: Stores) -> None:
+    said_to_be_pruned(stores, 2, APRIL)
+    seal(stores)
+    seal(stores, 1, 2)
+    unguarded(stores, "DELETE FROM evidence_records WHERE event_type = 'SHADOW_WRITE_FAILURE'")
+    assert {f.record for f in verified(stores).findings} == {record_id(1), record_id(2)}
+
+
+def test_an_export_that_begins_within_a_pruned_month_is_intact_and_says_so(stores: Stores) -> None:
+    prepared(stores, "2026-01")
+    seal(stores, 1, 2)
+    insert_at(stores, 3, datetime(2026, 1, 20, tzinfo=UTC))
+    seal(stores)
+    prune(stores.primary, MARCH, now=APRIL)
+    seal(stores)
+    selection = Selection(since=datetime(2026, 1, 15, tzinfo=UTC))
+    lines = list(export_lines(stores.primary, selection))
+    report = verify_lines(lines, Expectations())
+    assert (report.findings, report.pruned, report.first) == ([], 1, 2)
+    assert intact_by_the_example(lines)
+    only = Selection(datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+    part = list(export_lines(stores.primary, only))
+    report = verify_lines(part, Expectations())
+    assert (report.findings, report.pruned, report.unaccounted) == ([], 0, 1)
+    assert intact_by_the_example(part)
+
+
+def test_a_seal_of_a_number_there_cannot_be_is_found(stores: Stores) -> None:
+    seal(stores, 1)
+    unguarded(stores, "UPDATE evidence_seals SET number = -5", "UPDATE evidence_leaves SET seal_number = -5")
+    kinds = {finding.kind for finding in verify_database(stores.primary, Expectations()).findings}
+    assert "seal_changed" in kinds
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_pair", ["postgresql"], indirect=True)
+def test_pruning_waits_for_nobody_for_long_and_tells_what_it_did(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_ATTEMPTS", 2)
+    monkeypatch.setattr(retention, "_PAUSE_SECONDS", 0.0)
+    prepared(stores, "2026-01", "2026-03")
+    seal(stores, 1)
+    insert_at(stores, 50, MARCH)
+    seal(stores)
+    with stores.primary.begin() as reader:
+        reader.exec_driver_sql("SELECT count(*) FROM evidence_records_2026_03")
+        reader.exec_driver_sql("LOCK TABLE evidence_records_2026_03 IN ROW EXCLUSIVE MODE")
+        with pytest.raises(RetentionError, match="somebody reads evidence all the time") as error:
+            prune(stores.primary, APRIL, now=APRIL)
+        assert [month.name for month in error.value.removed] == ["2026-01"]
+    assert [month.name for month in prune(stores.primary, APRIL, now=APRIL)] == ["2026-03"]
 
 
 def test_the_guards_are_back_after_pruning(stores: Stores) -> None:

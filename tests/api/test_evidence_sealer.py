@@ -10,15 +10,19 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from shadowfault_api.evidence.audit import verify_database
-from shadowfault_api.evidence.sealer import Sealer
+from shadowfault_api.evidence.sealer import ChainError, Sealer
+from shadowfault_api.evidence.sealing import Sealing
+from shadowfault_api.evidence.signing import Signer, Verifier, key_id
 from shadowfault_api.evidence.verification import Expectations
 from shadowfault_api.store import migrate as migrations
 from shadowfault_api.store.migrate import Database, migrate
 from shadowfault_api.store.schema import evidence_records
 from shadowfault_api.store.urls import create_sync_engine
+from shadowfault_testing.api import eventually
 from shadowfault_testing.databases import postgresql_pair
 from shadowfault_testing.evidence import Known, insert_known
 from shadowfault_testing.service import query
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from shadowfault_testing.databases import DatabasePair
     from shadowfault_testing.postgres import PostgresServer
 
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SIGNER = Signer(KEY, key_id(KEY.public_key()))
 WRITERS = 4
 ROUNDS = 25
 
@@ -153,3 +159,60 @@ def test_records_from_before_the_seals_are_carried_over_and_sealed(
     engine.dispose()
     assert (report.findings, report.records, seal.size) == ([], 7, 7)
     assert Known(3).row()["content_hash"] in {row["content_hash"] for row in after}
+
+
+def test_after_a_seal_that_is_signed_only_a_key_seals(stores: Stores) -> None:
+    """While a key is rolled out, a replica that has it seals first and one that has not seals next."""
+    with_key, without = Sealer(stores.primary, SIGNER), Sealer(stores.primary, None)
+    with stores.primary.begin() as connection:
+        insert_known(connection, [1])
+    assert len(with_key.seal_all()) == 1
+    assert without.seal_all() == []
+    with stores.primary.begin() as connection:
+        insert_known(connection, [2])
+    with pytest.raises(ChainError, match="seal 1 is signed and there is no key"):
+        without.seal_all()
+    assert len(with_key.seal_all()) == 1
+    report = verify_database(stores.primary, Expectations(keys=(Verifier(KEY.public_key(), SIGNER.key_id),)))
+    assert (report.findings, report.signed) == ([], 2)
+
+
+def test_a_chain_made_anew_is_not_signed_by_who_saw_the_one_before(stores: Stores) -> None:
+    sealer = Sealer(stores.primary, SIGNER)
+    with stores.primary.begin() as connection:
+        insert_known(connection, [1])
+    sealer.seal_all()
+    tables = ("evidence_leaves", "evidence_seals")
+    with stores.primary.begin() as connection:
+        for table in tables:
+            if stores.pair.backend == "postgresql":
+                connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            else:
+                connection.exec_driver_sql(f"DROP TRIGGER {table}_no_delete")
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+        insert_known(connection, [2])
+    with pytest.raises(ChainError, match=r"seal 1 with the head .* was there and is not any more"):
+        sealer.seal_all()
+    report = verify_database(stores.primary, Expectations(keys=(Verifier(KEY.public_key(), SIGNER.key_id),)))
+    assert [finding.message for finding in report.findings] == [
+        "there is no seal: nothing here is signed by that key"
+    ]
+
+
+def test_whatever_fails_the_sealer_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of SQLite that is no record, for one."""
+    failed = threading.Event()
+    sealing = Sealing(stores.primary, None, 0.01)
+
+    def fails() -> None:
+        failed.set()
+        raise ValueError("a row of Jane")
+
+    monkeypatch.setattr(sealing._sealer, "seal_once", fails)
+    sealing.start()
+    assert failed.wait(10)
+    monkeypatch.undo()
+    with stores.primary.begin() as connection:
+        insert_known(connection, [1])
+    eventually("the seal", lambda: query(stores.pair.primary, "SELECT * FROM evidence_seals"))
+    sealing.stop(5)

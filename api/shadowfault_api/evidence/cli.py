@@ -19,7 +19,7 @@ from shadowfault_api.evidence.audit import Selection, export_lines, verify_datab
 from shadowfault_api.evidence.document import NotAnExportError, verify_lines
 from shadowfault_api.evidence.record import EventType  # noqa: TC001 - typer reads the annotation
 from shadowfault_api.evidence.retention import RetentionError, prune
-from shadowfault_api.evidence.sealer import Sealer
+from shadowfault_api.evidence.sealer import ChainError, Sealer
 from shadowfault_api.evidence.sealing import Sealing, signer_of
 from shadowfault_api.evidence.signing import KeyFileError, load_verifier
 from shadowfault_api.evidence.verification import Expectations
@@ -28,11 +28,12 @@ from shadowfault_api.settings import Settings, SettingsError, evidence_url, load
 from shadowfault_api.store.urls import create_sync_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Engine
 
     from shadowfault_api.evidence.report import Report
+    from shadowfault_api.evidence.retention import Month
 
 EXIT_INTACT: Final = 0
 EXIT_BROKEN: Final = 1
@@ -72,7 +73,10 @@ def seal_command(
             return
         sealer = Sealer(engine, signer)
         sealer.prepare_months()
-        seals = sealer.seal_all()
+        try:
+            seals = sealer.seal_all()
+        except ChainError as error:
+            raise _not_done(f"could not seal: {error}") from None
     records = sum(seal.size for seal in seals)
     signed = "signed" if signer else "not signed: EVIDENCE_SIGNING_KEY_FILE is not set"
     typer.echo(f"sealed {records} records in {len(seals)} seals ({signed})")
@@ -99,12 +103,15 @@ def verify_command(  # noqa: PLR0913, PLR0917 - an option is an argument
         ),
     ] = None,
     at_least: Annotated[int, typer.Option(min=0, help="The newest seal must have this number or more.")] = 0,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --file: it must be of everything, from the first seal on.")
+    ] = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Find every record or seal that was changed, removed, inserted or put elsewhere, and name it.
 
-    Without --expect-head, --at-least or --public-key nothing can tell that the newest seals were cut off, or
-    that the whole chain was made anew.
+    Only --expect-head or --at-least can tell that the newest seals were cut off, only --expect-head or
+    --public-key that the whole chain was made anew, and only --whole that an export was narrowed down.
 
     Exits 0 intact, 1 broken, 2 could not verify.
     """
@@ -116,7 +123,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - an option is an argument
     except KeyFileError as error:
         raise _not_done(f"could not verify: {error}") from None
     expectations = Expectations(
-        frozenset(head.lower() for head in expect_head or ()), at_least, keys, signed_from
+        frozenset(head.lower() for head in expect_head or ()), at_least, keys, signed_from, whole
     )
     report = _verified_file(file, expectations) if file else _verified_database(expectations)
     if output is Output.JSON:
@@ -164,11 +171,16 @@ def prune_command(
         try:
             months = prune(engine, moment, dry_run=dry_run)
         except RetentionError as error:
+            _print_removed(error.removed, dry_run=dry_run)
             raise _not_done(str(error)) from None
-    for month in months:
-        typer.echo(f"{month.name}: {month.records} records {'would be ' if dry_run else ''}removed")
+    _print_removed(months, dry_run=dry_run)
     if not months:
         typer.echo("nothing to remove")
+
+
+def _print_removed(months: Iterable[Month], *, dry_run: bool) -> None:
+    for month in months:
+        typer.echo(f"{month.name}: {month.records} records {'would be ' if dry_run else ''}removed")
 
 
 def _verified_file(file: Path, expectations: Expectations) -> Report:
@@ -254,16 +266,18 @@ def _moment(written: str | None, option: str) -> datetime | None:
 def _print(report: Report) -> None:
     write = typer.echo
     write(f"{report.seals} seals, {report.records} records sealed, {report.unsealed} not sealed yet")
-    if report.pruned:
-        write(f"{report.pruned} records pruned, as recorded")
-    if report.left_out:
-        write(f"{report.left_out} records left out by the export's own choice of types, by its word")
-    if report.signed:
-        write(f"{report.signed} signatures valid")
-    if report.unchecked_signatures:
-        write(f"{report.unchecked_signatures} signatures not checked: give --public-key")
-    if report.unsigned:
-        write(f"{report.unsigned} seals are not signed")
+    if not report.complete:
+        write(f"a part of the evidence, by the export's own word: from seal {report.first} on")
+    for count, what in (
+        (report.pruned, "records pruned, as recorded"),
+        (report.unaccounted, "records gone: what would say that they were pruned is not in this part"),
+        (report.left_out, "records left out by the export's own choice of types, by its word"),
+        (report.signed, "signatures valid"),
+        (report.unchecked_signatures, "signatures not checked: give --public-key"),
+        (report.unsigned, "seals are not signed"),
+    ):
+        if count:
+            write(f"{count} {what}")
     for finding in report.findings:
         write(f"{finding.kind}: {finding.message}")
     if report.broken > len(report.findings):

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from shadowfault_api.evidence.seal import Leaf, Seal
+from shadowfault_api.evidence.seal import GENESIS, Leaf, Seal
 from shadowfault_api.evidence.verification import FILTERED, GONE, Expectations, Scope, Verification
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def verify_lines(lines: Iterable[str], expectations: Expectations) -> Report:
     reader = iter(lines)
     header = _header(next(reader, ""))
     scope = Scope(header["firstSeal"], header["prev"], header["complete"], header["eventTypes"] is not None)
+    # What the header says is signed by nobody: it may narrow down what is looked at, and the report says so.
     return _File(Verification(expectations, scope)).read(reader)
 
 
@@ -127,6 +128,8 @@ class _File:
                 self._take[line["type"]](line)
             except _MalformedError as error:
                 verification.malformed(f"line {number} {error}")
+            except (RecursionError, UnicodeEncodeError, TypeError, ValueError):
+                verification.malformed(f"line {number} holds what no line of an export holds")
         report = verification.finish()
         self._compare_end(report)
         return report
@@ -146,9 +149,10 @@ class _File:
         self._verification.leaf(line["index"], leaf, record)
 
     def _leaf(self, line: Line) -> None:
-        _require(line["why"] in {FILTERED, GONE}, "does not say why its record is left out")
+        why = line["why"]
+        _require(isinstance(why, str) and why in {FILTERED, GONE}, "does not say why its record is left out")
         leaf = Leaf(line["id"], line["occurredAt"], line["contentHash"])
-        self._verification.leaf(line["index"], leaf, None, why=line["why"])
+        self._verification.leaf(line["index"], leaf, None, why=why)
 
     def _unsealed(self, line: Line) -> None:
         self._verification.unsealed(line["record"], line["contentHash"])
@@ -183,15 +187,21 @@ def _header(text: str) -> Line:
         raise NotAnExportError(
             f"an export of version {line['version']}: this program knows version {VERSION}"
         )
-    if not isinstance(line["firstSeal"], int) or not _hash(line["prev"]):
+    if not _count(line["firstSeal"]) or line["firstSeal"] < 1 or not _hash(line["prev"]):
         raise NotAnExportError("not an export of evidence: its header does not say where it begins")
+    types = line["eventTypes"]
+    if not isinstance(line["complete"], bool) or not (types is None or _texts(types)):
+        raise NotAnExportError("not an export of evidence: its header does not say what it leaves out")
+    begins = line["firstSeal"] == 1
+    if (begins and line["prev"] != GENESIS) or (line["complete"] and not begins):
+        raise NotAnExportError("not an export of evidence: its header says that it begins in two places")
     return line
 
 
 def _parsed(text: str) -> Line:
     try:
         line = json.loads(text, object_pairs_hook=_object)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _MalformedError("is not JSON") from None
     _require(isinstance(line, dict), "is not an object")
     kind = line.get("type")
@@ -218,6 +228,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a member is there twice")
     return found
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _hash(value: object) -> bool:

@@ -25,18 +25,26 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """Counts, and what was found. `number` and `head` are those of the newest seal seen."""
+    """Counts, and what was found. `number` and `head` are those of the newest seal seen.
+
+    `first`, `complete` and `filtered` say what was looked at; of an export they are its own word. There
+    `unaccounted` records are gone, and whether they were pruned is said where the export does not reach.
+    """
 
     seals: int = 0
     records: int = 0
     unsealed: int = 0
     pruned: int = 0
+    unaccounted: int = 0
     left_out: int = 0
     signed: int = 0
     unsigned: int = 0
     unchecked_signatures: int = 0
     number: int | None = None
     head: str | None = None
+    first: int = 1
+    complete: bool = True
+    filtered: bool = False
     broken: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -59,12 +67,14 @@ class Report:
             "sealedRecords": self.records,
             "unsealedRecords": self.unsealed,
             "prunedRecords": self.pruned,
+            "unaccountedRecords": self.unaccounted,
             "leftOutRecords": self.left_out,
             "signatures": {
                 "valid": self.signed,
                 "unsigned": self.unsigned,
                 "notChecked": self.unchecked_signatures,
             },
+            "scope": {"firstSeal": self.first, "complete": self.complete, "filtered": self.filtered},
             "newestSeal": self.number,
             "head": self.head,
             "findingsTotal": self.broken,

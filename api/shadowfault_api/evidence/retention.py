@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import MetaData, and_, delete, exists, func, insert, not_, select, text
+from sqlalchemy.exc import DBAPIError
 
 from shadowfault_api.evidence.record import EventType, Subject, new_record
 from shadowfault_api.store.schema import evidence_leaves, evidence_records
@@ -21,8 +23,19 @@ _ENTITY: Final = "EvidenceRecord"
 _TRIGGER: Final = "evidence_records_no_delete"
 
 
+# Who reads evidence for long makes us wait, and who writes it waits behind us: for a moment, and then again.
+_LOCK_TIMEOUT: Final = "500ms"
+_ATTEMPTS: Final = 20
+_PAUSE_SECONDS: Final = 1.0
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+
+
 class RetentionError(Exception):
-    """A month was not removed; the message says why."""
+    """A month was not removed; the message says why, and `removed` are those that were before."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.removed: list[Month] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +75,51 @@ def prune(
     their month stay.
 
     Raises:
-        RetentionError: a month has records that are not sealed; it and what is newer stay.
+        RetentionError: a month has records that are not sealed, or somebody reads on and on; it and what is
+            newer stay.
         sqlalchemy.exc.SQLAlchemyError: the database refuses.
     """
     now = now or datetime.now(UTC)
     with engine.connect() as connection:
         months = _partitions(connection) if _postgresql(connection) else _months(connection)
-    removed = []
+    removed: list[Month] = []
     for month in months:
         if month.end > min(before, now):
             continue
-        with engine.begin() as connection:
-            counted = _counted(connection, month)
-            if not dry_run and (counted.records or _postgresql(connection)):
-                _remove(connection, counted, now)
+        try:
+            counted = _prune_one(engine, month, now, dry_run=dry_run)
+        except RetentionError as error:
+            error.removed = removed
+            raise
         if counted.records:
             removed.append(counted)
     return removed
 
 
+def _prune_one(engine: Engine, month: Month, now: datetime, *, dry_run: bool) -> Month:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        try:
+            with engine.begin() as connection:
+                counted = _counted(connection, month)
+                if not dry_run and (counted.records or _postgresql(connection)):
+                    _remove(connection, counted, now)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+        else:
+            return counted
+    raise RetentionError(
+        f"{month.name} was not removed: somebody reads evidence all the time, such as an export or a backup. "
+        "Run it again when that is over"
+    )
+
+
 def _counted(connection: Connection, month: Month) -> Month:
     if _postgresql(connection):
         # Neither a read nor a write of evidence may wait for us for long, and nothing may come in meanwhile.
-        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
         connection.execute(text(f"LOCK TABLE {_partition(month)} IN SHARE MODE"))
     records = _table(connection, month)
     sealed = exists().where(

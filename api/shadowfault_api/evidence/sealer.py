@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 
     from shadowfault_api.evidence.signing import Signer
 
+
+class ChainError(Exception):
+    """The next seal would hide something: nothing is sealed until somebody has looked."""
+
+
 LARGEST_BATCH: Final = 10_000
 # Before everything there can be: records carried over by a migration are below zero.
 _BEGINNING: Final = -(2**62)
@@ -92,6 +97,8 @@ class Sealer:
             "evidence_records.txid" if self._postgresql else "evidence_records.rowid"
         )
         self._marks = _Marks()
+        # Number and head of the newest seal there was: a chain without it was cut or made anew.
+        self._seen: tuple[int, str] | None = None
 
     def seal_all(self) -> list[Seal]:
         """Seal all that can be sealed now, or what another leaves to us."""
@@ -107,6 +114,7 @@ class Sealer:
         """Seal one batch.
 
         Raises:
+            ChainError: the newest seal is signed and there is no key, or the chain is another than it was.
             sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or refuses; nothing was sealed.
         """
         if not self._postgresql and not self._anything_new():
@@ -117,6 +125,8 @@ class Sealer:
                 return Pass(busy=True)
             seal, marks = self._seal(connection)
         self._marks = marks  # committed
+        if seal is not None:
+            self._seen = (seal.number, seal.head)
         return Pass(seal, more=marks.resume is not None)
 
     def prepare_months(self) -> int:
@@ -144,8 +154,10 @@ class Sealer:
 
     def _seal(self, connection: Connection) -> tuple[Seal | None, _Marks]:
         window = self._window(connection)
-        newest = select(evidence_seals).order_by(evidence_seals.c.number.desc()).limit(1)
-        last = connection.execute(newest).first()
+        if window.open_to < self._marks.floor < _END:
+            # Another server, whose transactions are behind those of the one before.
+            self._marks = _Marks()
+        last = self._newest(connection)
         number = last.number + 1 if last else 1
         batch = connection.execute(self._enter_leaves(window, number)).all()
         rows = sorted(batch, key=lambda row: row.leaf_index)
@@ -154,6 +166,11 @@ class Sealer:
         )
         if not rows:
             return None, marks
+        if last is not None and last.signature is not None and self._signer is None:
+            raise ChainError(
+                f"seal {last.number} is signed and there is no key for the next one: set "
+                "EVIDENCE_SIGNING_KEY_FILE, or leave it to a sealer that has it"
+            )
         leaves = [Leaf(row.record_id, timestamp(row.occurred_at), row.content_hash) for row in rows]
         now = datetime.now(UTC)
         seal = new_seal((last.number, last.head) if last else None, leaves, timestamp(now), self._signer)
@@ -174,6 +191,21 @@ class Sealer:
             )
         )
         return seal, marks
+
+    def _newest(self, connection: Connection) -> Any:  # noqa: ANN401 - a row of SQLAlchemy, or None
+        """Read the newest seal, which must follow from the newest one seen before."""
+        seals = evidence_seals.c
+        last = connection.execute(select(evidence_seals).order_by(seals.number.desc()).limit(1)).first()
+        if self._seen is not None:
+            number, head = self._seen
+            if connection.execute(select(seals.head).where(seals.number == number)).scalar() != head:
+                raise ChainError(
+                    f"seal {number} with the head {head} was there and is not any more: the chain was cut or "
+                    "made anew; see `shadowfault evidence verify`. Restart the service to seal what is there"
+                )
+        if last is not None:
+            self._seen = (last.number, last.head)
+        return last
 
     def _window(self, connection: Connection) -> _Window:
         if not self._postgresql:

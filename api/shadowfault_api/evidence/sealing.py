@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from shadowfault_api.evidence.sealer import Sealer
+from shadowfault_api.evidence.sealer import ChainError, Sealer
 from shadowfault_api.evidence.signing import load_signer
 from shadowfault_api.settings import evidence_url
 from shadowfault_api.store.urls import create_sync_engine
@@ -89,7 +89,7 @@ class Sealing:
         while not self._stopping.is_set():
             try:
                 more = self._look()
-            except SQLAlchemyError as error:
+            except Exception as error:  # noqa: BLE001 - whatever a row holds, the rest is sealed when it is gone
                 self._report(error)
                 pause = min(max(pause, self._pause) * 2, max(_LONGEST_PAUSE, self._pause))
                 more = False
@@ -115,11 +115,13 @@ class Sealing:
             if made:
                 _log.info("evidence_months_prepared", months=made)
 
-    def _report(self, error: SQLAlchemyError) -> None:
+    def _report(self, error: Exception) -> None:
         if self._failing:
             return
         self._failing = True
         described = _described(error)
+        if isinstance(error, ChainError):
+            described["reason"] = str(error)
         if described["sql_state"] == _INSUFFICIENT_PRIVILEGE:
             described["advice"] = "see `shadowfault db grant --help`, or set EVIDENCE_DATABASE_URL"
         _log.error("evidence_not_sealed", **described)
@@ -130,7 +132,7 @@ class Sealing:
             _log.info("evidence_sealed_again")
 
 
-def _described(error: SQLAlchemyError) -> dict[str, str | None]:
+def _described(error: Exception) -> dict[str, str | None]:
     """Describe an error of the database without its message, which may quote a row."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return {"error_class": type(original).__name__, "sql_state": getattr(original, "sqlstate", None)}

@@ -72,14 +72,19 @@ def head_of(connection: Connection, number: int) -> str | None:
 
 
 def sealed(
-    connection: Connection, first: int = 0, last: int | None = None
+    connection: Connection, first: int | None = None, last: int | None = None
 ) -> Iterator[tuple[Seal, Iterator[Sealed]]]:
-    """Go through the seals in order, each with its leaves in order; read a seal's leaves before the next."""
-    after = first - 1
+    """Go through the seals in order, each with its leaves in order; read a seal's leaves before the next.
+
+    Without `first`, from whatever is there: a seal of a number there cannot be is to be seen too.
+    """
+    number = evidence_seals.c.number
+    bounds = [] if first is None else [number >= first]
+    bounds += [] if last is None else [number <= last]
+    after: int | None = None
     while True:
-        number = evidence_seals.c.number
-        query = select(evidence_seals).where(number > after).order_by(number).limit(_SEALS_AT_ONCE)
-        page = connection.execute(query if last is None else query.where(number <= last)).all()
+        query = select(evidence_seals).where(*bounds).order_by(number).limit(_SEALS_AT_ONCE)
+        page = connection.execute(query if after is None else query.where(number > after)).all()
         if not page:
             return
         for group in _groups(page):

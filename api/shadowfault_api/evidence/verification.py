@@ -1,14 +1,18 @@
 """Finds every record or seal that was changed, removed, inserted or put elsewhere. Pure, and fed one by one.
 
-What it cannot find by itself: that the newest seals are gone altogether, and that the whole chain was made
-anew, where no key signs it. Both need something kept elsewhere: a head, a number, a public key.
+What it cannot find by itself: that the newest seals are gone altogether, which takes a head or a number kept
+elsewhere; and that the whole chain was made anew, which takes a head or a public key.
+
+Records that are gone are accounted for where evidence says that their month was pruned. Pruning takes whole
+months that are over, so a month of which anything else was sealed before its end cannot have been pruned.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from shadowfault_api.evidence.merkle import Tree
@@ -17,7 +21,7 @@ from shadowfault_api.evidence.report import Finding, Report
 from shadowfault_api.evidence.seal import GENESIS, Leaf, Seal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from shadowfault_api.evidence.signing import Verifier
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 FILTERED: Final = "filtered"
 GONE: Final = "gone"
 _SAMPLES: Final = 100
+# Of a time as it is written: the year and the month.
+_MONTH: Final = len("2026-01")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 
@@ -34,13 +40,15 @@ class Expectations:
     """What is known from elsewhere.
 
     `heads` must each be in the chain; `at_least` is the number its newest seal must have reached. With `keys`
-    every seal from `signed_from` on must carry a signature of one of them.
+    every seal from `signed_from` on must carry a signature of one of them, and there must be a seal. With
+    `whole` an export must be of everything: what it says of itself is signed by nobody.
     """
 
     heads: frozenset[str] = frozenset()
     at_least: int = 0
     keys: tuple[Verifier, ...] = ()
     signed_from: int = 1
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,21 @@ class Scope:
     prev: str = GENESIS
     complete: bool = True
     filtered: bool = False
+
+
+@dataclass(slots=True)
+class _Month:
+    """What is known of a month: its leaves without a record, and what tells whether it was pruned."""
+
+    gone: int = 0
+    samples: list[tuple[int, str]] = field(default_factory=list)
+    newest_gone: int = 0
+    # The least seal with a record that is there, and the first such record sealed before the month's end.
+    oldest_present: int | None = None
+    sealed_in_time: tuple[int, str] | None = None
+    pruned: int = 0
+    # The newest seal that says so; one that is not sealed yet comes after all.
+    pruned_in: float = 0
 
 
 class Verification:
@@ -73,10 +96,10 @@ class Verification:
         # Whether something of this seal is named already: its root need not be named too.
         self._explained = False
         self._signed_before = False
-        self._unseen_heads = set(expectations.heads) - {scope.prev}
-        self._gone: Counter[str] = Counter()
-        self._gone_samples: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
-        self._pruned: Counter[str] = Counter()
+        self._unseen_heads = set(expectations.heads)
+        self._months: defaultdict[str, _Month] = defaultdict(_Month)
+        self.report.first, self.report.complete = scope.first, scope.complete
+        self.report.filtered = scope.filtered
 
     def seal(self, seal: Seal) -> None:
         """Take the next seal."""
@@ -119,6 +142,7 @@ class Verification:
             self._absent(seal, leaf, why)
             return
         self.report.records += 1
+        self._present(seal, leaf)
         if written_hash not in {None, leaf.content_hash}:
             self._changed(leaf, seal.number)
             return
@@ -145,6 +169,10 @@ class Verification:
         """End, and report."""
         self.end_of_leaves()
         self._account_for_the_gone()
+        if self._expected.whole and (not self._scope.complete or self._scope.filtered):
+            self._add("scope", "the export leaves out some by its own word, and it was to be whole")
+        if self._keys and self.report.number is None:
+            self._add("anchor", "there is no seal: nothing here is signed by that key")
         if self.report.number is not None or self._expected.at_least:
             newest = self.report.number or 0
             if newest < self._expected.at_least:
@@ -186,6 +214,9 @@ class Verification:
                 f"seal {seal.number} does not follow from seal {seal.number - 1}: one of them was changed"
             )
             self._add("chain_broken", message, seal.number)
+        else:
+            # Of an export that begins later it is the head of the seal before.
+            self._unseen_heads.discard(seal.prev)
         self._next = seal.number + 1
         self._prev = seal.head
 
@@ -225,19 +256,37 @@ class Verification:
     def _absent(self, seal: Seal, leaf: Leaf, why: str | None) -> None:
         if why == FILTERED and self._scope.filtered:
             self.report.left_out += 1
+            self._present(seal, leaf)
             return
-        month = leaf.occurred_at[:7]
-        self._gone[month] += 1
-        if len(self._gone_samples[month]) < _SAMPLES:
-            self._gone_samples[month].append((seal.number, leaf.record_id))
+        month = self._months[leaf.occurred_at[:_MONTH]]
+        month.gone += 1
+        month.newest_gone = max(month.newest_gone, seal.number)
+        if len(month.samples) < _SAMPLES:
+            month.samples.append((seal.number, leaf.record_id))
+
+    def _present(self, seal: Seal, leaf: Leaf) -> None:
+        name = leaf.occurred_at[:_MONTH]
+        month = self._months[name]
+        month.oldest_present = min(month.oldest_present or seal.number, seal.number)
+        if month.sealed_in_time is None and seal.sealed_at[:_MONTH] <= name:
+            month.sealed_in_time = (seal.number, leaf.record_id)
 
     def _check_record(self, record: Mapping[str, Any], leaf: Leaf, number: int | None) -> None:
         if not _fits(record, leaf):
             self._changed(leaf, number)
             return
         if record["eventType"] == EventType.EVIDENCE_PRUNED:
-            count = record["details"].get("records")
-            self._pruned[str(record["entityId"])] += count if isinstance(count, int) else 0
+            self._check_pruned(record, number)
+
+    def _check_pruned(self, record: Mapping[str, Any], number: int | None) -> None:
+        name, count = str(record["entityId"]), record["details"].get("records")
+        if type(count) is not int or count < 1 or record["occurredAt"][:_MONTH] <= name:
+            message = f"record {record['id']} says that {name} was pruned, as no pruning says it"
+            self._add("record_forged", message, number, record["id"])
+            return
+        month = self._months[name]
+        month.pruned += count
+        month.pruned_in = max(month.pruned_in, math.inf if number is None else number)
 
     def _changed(self, leaf: Leaf, number: int | None) -> None:
         self._explained = True
@@ -245,20 +294,38 @@ class Verification:
         self._add("record_changed", f"record {leaf.record_id} {where} was changed", number, leaf.record_id)
 
     def _account_for_the_gone(self) -> None:
-        for month, count in sorted(self._gone.items()):
-            declared = self._pruned[month]
-            if count == declared or (not self._scope.complete and declared == 0):
-                self.report.pruned += count
+        for name, month in sorted(self._months.items()):
+            if not month.gone:
                 continue
-            self._report_gone(month, count, declared)
+            problem = self._not_pruned(name, month)
+            if problem is not None:
+                self._report_gone(month, problem)
+            elif month.pruned:
+                self.report.pruned += month.gone
+            else:
+                self.report.unaccounted += month.gone
 
-    def _report_gone(self, month: str, count: int, declared: int) -> None:
-        samples: Sequence[tuple[int, str]] = self._gone_samples[month]
-        for number, record_id in samples:
-            note = f"; {declared} of {month} were pruned, {count} are gone" if declared else ""
-            message = f"record {record_id} of seal {number} is gone{note}"
+    def _not_pruned(self, name: str, month: _Month) -> str | None:
+        """Say why what is gone of a month cannot have been pruned; None where it can."""
+        if month.pruned == 0:
+            return "" if self._scope.complete else None
+        # An export by time may show a part of a month only.
+        if month.gone > month.pruned or (self._scope.complete and month.gone != month.pruned):
+            return f"; {month.pruned} of {name} were pruned, {month.gone} are gone"
+        if month.pruned_in <= month.newest_gone:
+            return f"; what says that {name} was pruned was sealed before it"
+        if month.sealed_in_time is not None:
+            number, record = month.sealed_in_time
+            return f", and record {record} of seal {number} is not: pruning takes all of {name}"
+        if month.oldest_present is not None and month.oldest_present <= month.newest_gone:
+            return f", and others of seal {month.oldest_present} are not: pruning takes all of {name}"
+        return None
+
+    def _report_gone(self, month: _Month, problem: str) -> None:
+        for number, record_id in month.samples:
+            message = f"record {record_id} of seal {number} is gone{problem}"
             self._add("record_missing", message, number, record_id)
-        self.report.broken += count - len(samples)
+        self.report.broken += month.gone - len(month.samples)
 
     def _add(self, kind: str, message: str, seal: int | None = None, record: str | None = None) -> None:
         self.report.add(Finding(kind, message, seal, record))

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowfault_api.evidence.document import verify_lines
+from shadowfault_api.evidence.document import NotAnExportError, verify_lines
 from shadowfault_api.evidence.signing import Signer, Verifier, key_id
 from shadowfault_api.evidence.verification import Expectations
 from shadowfault_testing.evidence import EXAMPLE, Known, exported, intact_by_the_example
@@ -202,6 +203,63 @@ def test_anchors_find_what_the_chain_alone_cannot() -> None:
     assert [f.kind for f in verified(cut, Expectations(at_least=3)).findings] == ["anchor"]
     assert [f.kind for f in verified(exported([]), Expectations(at_least=1)).findings] == ["anchor"]
     assert verified(exported([])).intact
+
+
+HOSTILE = {
+    "deep": '{"type":"record","index":0,"contentHash":"","record":' + "[" * 100_000 + "]" * 100_000 + "}",
+    "a list for a word": '{"type":"leaf","index":0,"id":"","occurredAt":"","contentHash":"HASH","why":[]}',
+    "half a surrogate pair": '{"type":"leaf","index":0,"id":"\\ud800","occurredAt":"","contentHash":"HASH",'
+    '"why":"gone"}',
+}
+
+
+@pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_line_made_to_confuse_is_named(line: str) -> None:
+    lines = exported([2])
+    lines[2] = line.replace("HASH", "0" * 64) + "\n"
+    report = verified(lines)
+    assert not report.intact
+    assert any(finding.message.startswith("line 3 ") for finding in report.findings) or report.broken
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"complete": "no"},
+        {"complete": 1},
+        {"eventTypes": {"a": 1}},
+        {"eventTypes": [1]},
+        {"firstSeal": 2},
+        {"firstSeal": 0, "complete": False},
+        {"prev": "1" * 64},
+    ],
+)
+def test_a_header_that_says_what_no_export_says_is_refused(changes: dict[str, Any]) -> None:
+    lines = exported([1])
+    lines[0] = json.dumps(json.loads(lines[0]) | changes) + "\n"
+    with pytest.raises(NotAnExportError):
+        verify_lines(lines, Expectations())
+
+
+def test_an_export_that_was_narrowed_down_is_told_where_it_was_to_be_whole() -> None:
+    lines = exported([1, 1, 1])
+    header, second = json.loads(lines[0]), json.loads(lines[3])
+    end = json.loads(lines[-1]) | {"seals": 2, "records": 2}
+    narrowed = json.dumps(header | {"complete": False, "firstSeal": 2, "prev": second["prev"]})
+    cut = [narrowed, *lines[3:-1], json.dumps(end)]
+    report = verified(cut, Expectations(heads=frozenset({second["prev"]})))
+    assert (report.findings, report.first, report.complete) == ([], 2, False)
+    assert [f.kind for f in verify_lines(cut, Expectations(whole=True)).findings] == ["scope"]
+    filtered = [json.dumps(header | {"eventTypes": ["X"]}), *lines[1:]]
+    assert [f.kind for f in verify_lines(filtered, Expectations(whole=True)).findings] == ["scope"]
+    assert verify_lines(lines, Expectations(whole=True)).intact
+
+
+def test_a_head_that_only_the_header_names_is_not_in_the_chain() -> None:
+    (header, end) = exported([])
+    said = json.dumps(json.loads(header) | {"complete": False, "firstSeal": 9, "prev": "1" * 64})
+    report = verified([said, end], Expectations(heads=frozenset({"1" * 64})))
+    assert [finding.kind for finding in report.findings] == ["anchor"]
 
 
 def test_a_chain_made_anew_without_the_key_is_found_with_the_key() -> None:
