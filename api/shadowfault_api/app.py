@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from importlib import metadata
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -75,6 +76,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
             yield
         finally:
             app.state.draining = True
+            resources.stopping.set()
             await resources.writer.stop(settings.shutdown_grace_seconds)
             await resources.tally.stop(settings.shutdown_grace_seconds)
             await resources.jobs.stop(settings.shutdown_grace_seconds)
@@ -150,7 +152,14 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
     writer = ShadowWriter(path, Settler(path, injector), options)
     path.metrics.watch(lambda: writer.queue_depth, path.breaker)
     runs, accounts = JobRuns(primary), AccountStore(primary)
-    jobs = Jobs(runs, verification(settings), settings.verifier_interval_seconds, settings.verifier_schedule)
+    stopping = Event()
+    jobs = Jobs(
+        runs,
+        verification(settings),
+        settings.verifier_interval_seconds,
+        settings.verifier_schedule,
+        stopping,
+    )
     return Resources(
         settings=settings,
         injector=injector,
@@ -164,6 +173,7 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
         accounting=Accounting(accounts, jobs, runs),
         probe_deadline=Deadline(_PROBE_SECONDS),
         tracing=path.tracing,
+        stopping=stopping,
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -24,8 +25,8 @@ _LAST_RUNS: Final = 10
 _log: Final = structlog.get_logger("shadowfault.jobs")
 
 # Runs one verification in the calling thread, for the id of a run that is entered already and what started
-# it; returns its result.
-Verification = Callable[[str, str], dict[str, Any]]
+# it, until it is through or the event is set; returns its result.
+Verification = Callable[[str, str, Event], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,16 @@ class Jobs:
         verification: Verification,
         interval_seconds: float,
         schedule: str = VERIFIER_SCHEDULE,
+        stopping: Event | None = None,
     ) -> None:
-        """`interval_seconds` above 0 has this process start it; else `schedule` says when a CronJob does."""
+        """`interval_seconds` above 0 has this process start it; else `schedule` says when a CronJob does.
+
+        Once `stopping` is set what runs ends, and its sweep is left for the next run to go on with.
+        """
         every = timedelta(seconds=interval_seconds) if interval_seconds else None
         self._runs = runs
         self._verification = verification
+        self._stopping = stopping or Event()
         self._job = Job(
             VERIFIER,
             "Compares primary and shadow and records every discrepancy.",
@@ -72,11 +78,16 @@ class Jobs:
             self._ticker = asyncio.create_task(self._tick(self._job.every))
 
     async def stop(self, grace_seconds: float) -> None:
-        """End the schedule and wait a while for what runs; the verifier enters its own end."""
+        """End the schedule and what runs, and wait a while for it: a thread would hold up the process."""
+        self._stopping.set()
         if self._ticker is not None:
             self._ticker.cancel()
+        await self.wait(grace_seconds)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for what runs, so long at most."""
         if self._running:
-            await asyncio.wait(self._running, timeout=grace_seconds)
+            await asyncio.wait(self._running, timeout=seconds)
 
     async def describe(self) -> dict[str, Any]:
         """Describe the job for the list."""
@@ -131,7 +142,7 @@ class Jobs:
 
     async def _run(self, run_id: str, trigger: str) -> None:
         try:
-            result = await asyncio.to_thread(self._verification, run_id, trigger)
+            result = await asyncio.to_thread(self._verification, run_id, trigger, self._stopping)
         except Exception as error:  # noqa: BLE001 - a run that fails is a result, kept with the run
             _log.error("job_failed", job=self._job.name, run_id=run_id, **describe_exception(error))
             await self._finish(run_id, succeeded=False, result={"errorClass": type(error).__name__})

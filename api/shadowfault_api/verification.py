@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from shadowfault_api.jobs import Verification
     from shadowfault_api.settings import Settings
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 def verification(settings: Settings) -> Verification:
     """Bind the verifier to the databases of these settings."""
 
-    def verify(run_id: str, trigger: str) -> dict[str, Any]:
+    def verify(run_id: str, trigger: str, stopping: Event) -> dict[str, Any]:
         # Here and not above: the API starts without it.
         from shadowfault_api.verifier import Mode, VerifierOptions, verify_stores  # noqa: PLC0415
 
@@ -22,6 +24,7 @@ def verification(settings: Settings) -> Verification:
             mode=Mode.INCREMENTAL if trigger == "schedule" else Mode.FULL,
             full_every=timedelta(seconds=settings.verifier_full_every_seconds),
             rows_per_second=settings.verifier_rows_per_second,
+            stopping=stopping,
         )
         report = verify_stores(
             settings.database_url.get_secret_value(),

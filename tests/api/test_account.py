@@ -266,7 +266,7 @@ async def test_a_pass_that_began_before_is_not_taken_for_ours(start: Start) -> N
     await until(lambda: service.primary("SELECT * FROM experiment_processes WHERE closed_at IS NOT NULL"))
     go_on, calls = threading.Event(), []
 
-    def verification(run_id: str, _trigger: str) -> dict[str, Any]:
+    def verification(run_id: str, _trigger: str, _stopping: threading.Event) -> dict[str, Any]:
         calls.append(run_id)
         assert go_on.wait(20)
         return {}
@@ -278,7 +278,7 @@ async def test_a_pass_that_began_before_is_not_taken_for_ours(start: Start) -> N
     assert await accounting.account(UID) is None
     assert service.primary("SELECT * FROM experiment_accounts") == []
     go_on.set()
-    await jobs.stop(20)
+    await jobs.wait(20)
     go_on.clear()
     assert await accounting.account(UID) is None
     (row,) = service.primary("SELECT run_id FROM experiment_accounts")
@@ -286,7 +286,7 @@ async def test_a_pass_that_began_before_is_not_taken_for_ours(start: Start) -> N
     # Asked again, by anyone, it is the run that goes on.
     assert await asyncio.gather(*(accounting.account(UID) for _ in range(3))) == [None, None, None]
     go_on.set()
-    await jobs.stop(20)
+    await jobs.wait(20)
     assert calls == [earlier, row["run_id"]]
     assert (await accounting.account(UID) or {})["state"] == "complete"
 
@@ -299,7 +299,7 @@ async def test_a_pass_whose_process_died_is_made_again(start: Start) -> None:
     runs, store = JobRuns(service.resources.primary), AccountStore(service.resources.primary)
     accounting = Accounting(store, jobs, runs)
     assert await accounting.account(UID) is None
-    await jobs.stop(20)
+    await jobs.wait(20)
     asked = "SELECT run_id FROM experiment_accounts"
     first = service.primary(asked)
     # As a process leaves it that was killed in the middle.

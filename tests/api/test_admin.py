@@ -11,16 +11,19 @@ import httpx
 import pytest
 
 from shadowfault_api.jobs import VERIFIER, Jobs
+from shadowfault_api.store.schema import job_runs, verifier_parts
 from shadowfault_api.store.urls import create_sync_engine
-from shadowfault_api.verifier import verify_stores
+from shadowfault_api.verifier import VerifierOptions, verify_stores
 from shadowfault_api.verifier.lock import exclusive
 from shadowfault_api.verifier.side import Side
-from shadowfault_testing.service import until
+from shadowfault_testing.service import running, until
+from shadowfault_testing.stores import listing_row
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shadowfault_testing.service import Service
+    from shadowfault_testing.stores import Stores
 
     Start = Callable[..., Awaitable[Service]]
 
@@ -117,7 +120,7 @@ async def test_while_a_run_goes_on_asking_again_gives_the_same_run(service: Serv
     go_on = threading.Event()
     calls: list[str] = []
 
-    def verification(run_id: str, _trigger: str) -> dict[str, Any]:
+    def verification(run_id: str, _trigger: str, _stopping: threading.Event) -> dict[str, Any]:
         calls.append(run_id)
         assert go_on.wait(20)
         return {"clean": True}
@@ -137,7 +140,7 @@ async def test_while_a_run_goes_on_asking_again_gives_the_same_run(service: Serv
 
 
 async def test_a_run_that_breaks_is_failed_and_says_no_more_than_the_kind_of_error(service: Service) -> None:
-    def verification(_run_id: str, _trigger: str) -> dict[str, Any]:
+    def verification(_run_id: str, _trigger: str, _stopping: threading.Event) -> dict[str, Any]:
         raise RuntimeError("with the row of Jane Doe")
 
     jobs = Jobs(service.resources.jobs._runs, verification, 0)
@@ -145,6 +148,24 @@ async def test_a_run_that_breaks_is_failed_and_says_no_more_than_the_kind_of_err
     await jobs.stop(20)
     run = await jobs.run(VERIFIER, run_id)
     assert (run["state"], run["result"]) == ("failed", {"errorClass": "RuntimeError"})
+
+
+async def test_a_run_ends_with_the_process_and_the_next_one_goes_on(stores: Stores) -> None:
+    """Its thread would hold the process up until it is killed."""
+    rows = [listing_row(f"id-{number:02}") for number in range(40)]
+    stores.put_all(rows)
+    stores.shadow_put_all(rows)
+    async with running(stores.pair, verifier_rows_per_second=2) as service:
+        await service.client.post(f"/api/admin/jobs/{VERIFIER}/trigger")
+        await until(lambda: _async(bool(stores.rows(verifier_parts))))
+    (run,) = stores.rows(job_runs)
+    assert (run.state, run.result) == ("failed", {"error": "StoppedError"})
+    report = verify_stores(stores.primary, stores.shadow, options=VerifierOptions(resume=True))
+    assert (report.sweep.resumed, report.scanned_primary) == (True, 40)
+
+
+async def _async(value: bool) -> bool:
+    return value
 
 
 async def test_the_verifier_runs_every_so_often_where_it_is_asked_to(start: Start) -> None:

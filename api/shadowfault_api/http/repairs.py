@@ -47,6 +47,7 @@ async def repair(body: RepairRequest, request: Request, held: Held) -> dict[str,
         limit=body.limit,
         rows_per_second=body.rows_per_second,
         statement_seconds=_STATEMENT_SECONDS,
+        stopping=held.stopping,
     )
     try:
         report = await asyncio.to_thread(

@@ -1,6 +1,7 @@
 """What a route needs, made once at start and found through the app's state."""
 
 from dataclasses import dataclass
+from threading import Event
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -36,6 +37,8 @@ class Resources:
     accounting: Accounting
     probe_deadline: Deadline
     tracing: Tracing
+    # Set when the process is to end: for what works in a thread, which nobody can cancel.
+    stopping: Event
 
 
 # Coroutines, though they wait for nothing: a plain function FastAPI would hand to a thread, for each request.

@@ -19,6 +19,10 @@ class AlreadyRunningError(VerificationError):
     """Another verifier works on this primary."""
 
 
+class LostError(VerificationError):
+    """What the run held is another's by now."""
+
+
 class ShardError(VerificationError):
     """A shard cannot take part in its run."""
 

@@ -34,17 +34,53 @@ if TYPE_CHECKING:
 # Whoever looks whether the file is locked holds it for a moment (`locks.verifier_works`).
 _LOOKS: Final = 3
 _LOOK_SECONDS: Final = 0.05
+_HEARTBEAT_SECONDS: Final = 5.0
+_ALIVE: Final = text("SELECT 1")
+# The session is idle for as long as the run takes. The setting is new in PostgreSQL 14.
+_FOREVER: Final = text(
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+)
+
+
+class Held:
+    """A lock that is held, as far as anybody knows."""
+
+    def __init__(self, primary: Side, connection: Connection | None = None) -> None:
+        self._primary = primary
+        self._connection = connection
+        self._look_at = time.monotonic() + _HEARTBEAT_SECONDS
+
+    def check(self) -> None:
+        """Look whether the session that holds it is alive, now and then; not to be called by two threads.
+
+        Raises:
+            UnreachableError: it is not, and another verification may be at work.
+        """
+        if self._connection is None or time.monotonic() < self._look_at:
+            return
+        try:
+            self._connection.execute(_ALIVE)
+        except SQLAlchemyError:
+            raise UnreachableError(
+                f"the session that held the verifier's lock of {self._primary.described()} ended: another "
+                "verification may have begun; run it again"
+            ) from None
+        self._look_at = time.monotonic() + _HEARTBEAT_SECONDS
 
 
 @contextmanager
-def exclusive(primary: Side) -> Iterator[None]:
+def exclusive(primary: Side) -> Iterator[Held]:
     """Hold the lock of this primary.
 
     Raises:
         AlreadyRunningError: another verifier holds it.
     """
-    with _advisory_lock(primary) if primary.postgresql else _file_lock(primary):
-        yield
+    if primary.postgresql:
+        with _advisory_lock(primary) as connection:
+            yield Held(primary, connection)
+    else:
+        with _file_lock(primary):
+            yield Held(primary)
 
 
 def _refused(primary: Side) -> AlreadyRunningError:
@@ -53,24 +89,25 @@ def _refused(primary: Side) -> AlreadyRunningError:
     )
 
 
-class PartLocks:
+class PartLocks(Held):
     """The locks of parts, in the session that holds the verifier's lock for a shard."""
 
     # Those of whoever puts the parts together, and of whoever makes a pass alone: no part has such a number.
     MERGE: Final = 2**31 - 1
     ALONE: Final = 2**31 - 2
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, primary: Side, connection: Connection) -> None:
+        super().__init__(primary, connection)
+        self._session = connection
 
     def claim(self, number: int) -> bool:
         """Take the lock of a part, unless another session has it."""
         query = text(f"SELECT pg_try_advisory_lock({PART_LOCK_CLASS}, :number)")
-        return bool(self._connection.execute(query, {"number": number}).scalar_one())
+        return bool(self._session.execute(query, {"number": number}).scalar_one())
 
     def others_work(self) -> bool:
         """Tell whether another session has one."""
-        return bool(self._connection.execute(_OTHERS).scalar_one())
+        return bool(self._session.execute(_OTHERS).scalar_one())
 
 
 # How pg_locks shows an advisory lock with two keys of 32 bits.
@@ -90,7 +127,7 @@ def shared(primary: Side) -> Iterator[PartLocks]:
     """
     with _advisory_lock(primary, "_shared") as connection:
         try:
-            yield PartLocks(connection)
+            yield PartLocks(primary, connection)
         except SQLAlchemyError as error:
             raise UnreachableError(f"cannot lock {primary.described()}: {type(error).__name__}") from None
 
@@ -102,6 +139,7 @@ def _advisory_lock(primary: Side, kind: str = "") -> Iterator[Connection]:
             connection = stack.enter_context(primary.engine.connect())
             connection.execution_options(isolation_level="AUTOCOMMIT")
             stack.callback(_unlock, connection)
+            connection.execute(_FOREVER)
             ours = connection.execute(
                 text(f"SELECT pg_try_advisory_lock{kind}({VERIFIER_LOCK_KEY})")
             ).scalar_one()

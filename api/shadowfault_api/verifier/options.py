@@ -12,6 +12,7 @@ from shadowfault_api.verifier.progress import Reporter, log_progress
 from shadowfault_api.verifier.stopping import rest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from threading import Event
 
@@ -47,6 +48,7 @@ class VerifierOptions:
         connect_seconds: wait for a connection, or on SQLite for another writer.
         stopping: set it from another thread to have the run end, with StoppedError.
         progress: told after each chunk how far the run is.
+        watch: called between two looks; it may raise to end the run.
     """
 
     mode: Mode = Mode.FULL
@@ -61,6 +63,7 @@ class VerifierOptions:
     connect_seconds: float = 5.0
     stopping: Event | None = None
     progress: Reporter = log_progress
+    watch: Callable[[], None] | None = None
 
     @property
     def pace(self) -> Pace:
@@ -85,7 +88,10 @@ class VerifierOptions:
 
         Raises:
             StoppedError: `stopping` is set, now or meanwhile.
+            VerificationError: `watch` says so.
         """
+        if self.watch is not None:
+            self.watch()
         rest(seconds, self.stopping, "the verification was stopped before its end")
 
     def __post_init__(self) -> None:

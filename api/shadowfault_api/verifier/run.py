@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Engine
@@ -49,7 +50,8 @@ def verify_stores(
     chosen = options or VerifierOptions()
     with ExitStack() as stack:
         sides = stack.enter_context(sides_of(primary, shadow, chosen))
-        stack.enter_context(exclusive(sides[0]))
+        held = stack.enter_context(exclusive(sides[0]))
+        chosen = replace(chosen, watch=held.check)
         ours = runs.begin(sides[0], trigger, run_id)
         try:
             outcome = Pass(*sides, LISTING_ENTITY, ours, chosen).run()

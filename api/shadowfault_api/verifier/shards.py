@@ -11,7 +11,7 @@ at what changed, and the others have nothing to do.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -103,6 +103,7 @@ def verify_shard(
         if not sides[0].postgresql:
             raise ShardError("shards need PostgreSQL as the primary: SQLite has no locks that are shared")
         with shared(sides[0]) as locks:
+            chosen = replace(chosen, watch=locks.check)
             return _Sharded(sides, locks, shard, trigger, chosen).run()
 
 

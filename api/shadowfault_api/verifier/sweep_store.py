@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 
 from shadowfault_api.entities import new_id
 from shadowfault_api.store.schema import discrepancy_checks, outbox, verifier_parts, verifier_sweeps
+from shadowfault_api.verifier.errors import LostError
 from shadowfault_api.verifier.stores import Span
 from shadowfault_api.verifier.sweep import Part, Sweep, Tally, key_document, key_of
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Row
+
+_TAKEN_OVER: Final = "another verification has begun since, and has the sweep: run this one again"
 
 
 def going_on(connection: Connection, entity_type: str) -> Sweep | None:
@@ -90,25 +93,43 @@ def adopt(connection: Connection, sweep: Sweep, run_id: str, estimated: int, due
     )
 
 
-def save(connection: Connection, sweep_id: str, parts: Iterable[Part], now: datetime) -> None:
-    """Store how far parts are."""
+def save(connection: Connection, sweep: Sweep, parts: Iterable[Part], now: datetime) -> None:
+    """Store how far parts are.
+
+    Raises:
+        LostError: another run works on the sweep.
+    """
+    # Nobody takes it up, or begins another, while we write.
+    ours = select(verifier_sweeps.c.id).where(_of(sweep)).with_for_update(read=True)
+    if connection.execute(ours).first() is None:
+        raise LostError(_TAKEN_OVER)
     for part in parts:
         connection.execute(
             update(verifier_parts)
-            .where(verifier_parts.c.sweep_id == sweep_id, verifier_parts.c.number == part.number)
+            .where(verifier_parts.c.sweep_id == sweep.id, verifier_parts.c.number == part.number)
             .values(_state(part, now))
         )
 
 
 def finish(connection: Connection, sweep: Sweep, now: datetime) -> None:
-    """Enter the end of a sweep that is through, and forget those before it."""
+    """Enter the end of a sweep that is through, and forget those that were through before it.
+
+    Raises:
+        LostError: another run works on the sweep.
+    """
+    ended = connection.execute(update(verifier_sweeps).where(_of(sweep)).values(finished_at=now))
+    if ended.rowcount == 0:
+        raise LostError(_TAKEN_OVER)
     earlier = select(verifier_sweeps.c.id).where(
-        verifier_sweeps.c.entity_type == sweep.entity_type, verifier_sweeps.c.id != sweep.id
+        verifier_sweeps.c.entity_type == sweep.entity_type,
+        verifier_sweeps.c.id != sweep.id,
+        verifier_sweeps.c.finished_at.is_not(None),
     )
     _forget(connection, earlier)
-    connection.execute(
-        update(verifier_sweeps).where(verifier_sweeps.c.id == sweep.id).values(finished_at=now)
-    )
+
+
+def _of(sweep: Sweep) -> ColumnElement[bool]:
+    return and_(verifier_sweeps.c.id == sweep.id, verifier_sweeps.c.run_id == sweep.run_id)
 
 
 def watermark(connection: Connection, entity_type: str) -> datetime | None:

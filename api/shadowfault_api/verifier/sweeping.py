@@ -117,7 +117,7 @@ class Sweeper:
 
         def save() -> None:
             with self.primary.writing() as connection:
-                sweep_store.save(connection, sweep.id, parts, self.clock.now())
+                sweep_store.save(connection, sweep, parts, self.clock.now())
 
         def moved(urgent: bool) -> None:
             nonlocal saved
