@@ -26,7 +26,8 @@ from shadowfault_api.store.schema import (
     verifier_parts,
     verifier_sweeps,
 )
-from shadowfault_api.verifier import Mode, VerificationError, VerifierOptions, verify_stores
+from shadowfault_api.verifier import Mode, VerificationError, VerifierOptions, pace, passes, verify_stores
+from shadowfault_api.verifier import options as options_module
 from shadowfault_api.verifier.errors import TooSlowError
 from shadowfault_api.verifier.side import Side
 from shadowfault_api.verifier.stores import Window
@@ -472,3 +473,42 @@ def test_changed_rows_are_found_by_the_index_on_every_page(
         assert "Index Cond" in plan
         assert "Sort" not in plan
         assert "Filter" not in plan
+
+
+def test_a_limit_of_rows_holds_for_whatever_they_are_read_for(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DBA sets it: for digests, a row's own digest, the looks at suspects and what is open."""
+    now = [0.0]
+
+    def rest(seconds: float, *_: object) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(pace, "monotonic", lambda: now[0])
+    monkeypatch.setattr(options_module, "rest", rest)
+    stores.put_all([listing_row(key) for key in keys(100)])
+    slow = VerifierOptions(rows_per_second=10)
+    assert verify(stores, slow).new == 100
+    # Each row of the primary once for its chunk, once for itself, once as a suspect.
+    assert now[0] >= 3 * 100 / 10 - 2
+    began = now[0]
+    assert verify(stores, replace(slow, mode=Mode.INCREMENTAL)).persisting == 100
+    assert now[0] - began >= 100 / 10 - 2
+
+
+def test_an_incremental_pass_looks_at_so_many_open_ones_at_a_time_in_turn(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "_MOST_KNOWN", 4)
+    for key in keys(10):
+        stores.put(key, updated_at=NOW)
+        verify(stores, FULL)  # one after the other
+    for key in keys(10):
+        stores.shadow_put(key)
+    left = 10
+    while left:
+        report = verify(stores)
+        # Two more by the piece of the sweep.
+        assert 0 < report.resolved <= 4 + 1 + 2
+        left -= report.resolved
+        assert report.open == left

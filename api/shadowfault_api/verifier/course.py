@@ -70,7 +70,6 @@ class _Plan(NamedTuple):
 class _UnderWay(NamedTuple):
     plan: _Plan
     span: Span
-    began: float
     answers: tuple[Future[_Answer], Future[_Answer]]
 
 
@@ -117,7 +116,7 @@ class Course:
                 self._under_way.popleft()
                 chunk = Chunk(first.span, here.digest, there.digest)
                 yield chunk
-                self._rest(self._pace.pause(chunk.rows, time.monotonic() - first.began))
+                self._rest(0.0)
                 self._learn(chunk, first.plan.size, max(here.seconds, there.seconds))
         finally:
             self._let_go()
@@ -136,7 +135,7 @@ class Course:
                 self._choose_leader()
                 self._plan(upto)
             span = Span(plan.after, upto)
-            self._under_way.append(_UnderWay(plan, span, time.monotonic(), self._lanes.ask(_digest_of(span))))
+            self._under_way.append(_UnderWay(plan, span, self._lanes.ask(_digest_of(span))))
         return bool(self._under_way)
 
     def _plan(self, after: Key | None) -> None:

@@ -48,7 +48,7 @@ class VerifierOptions:
         connect_seconds: wait for a connection, or on SQLite for another writer.
         stopping: set it from another thread to have the run end, with StoppedError.
         progress: told after each chunk how far the run is.
-        watch: called between two looks; it may raise to end the run.
+        watch: called between two looks; gives the seconds to wait, and may raise to end the run.
     """
 
     mode: Mode = Mode.FULL
@@ -63,7 +63,7 @@ class VerifierOptions:
     connect_seconds: float = 5.0
     stopping: Event | None = None
     progress: Reporter = log_progress
-    watch: Callable[[], None] | None = None
+    watch: Callable[[], float] | None = None
 
     @property
     def pace(self) -> Pace:
@@ -73,6 +73,13 @@ class VerifierOptions:
             least=min(self.digest_rows, self.chunk_size),
             rows_per_second=self.rows_per_second,
         )
+
+    @property
+    def page(self) -> int:
+        """Rows looked at one by one at a time: under a limit no more than fit into half a second."""
+        if self.rows_per_second is None:
+            return self.chunk_size
+        return min(self.chunk_size, max(1, round(self.rows_per_second * self.pace.target_seconds)))
 
     @property
     def incremental(self) -> bool:
@@ -90,9 +97,8 @@ class VerifierOptions:
             StoppedError: `stopping` is set, now or meanwhile.
             VerificationError: `watch` says so.
         """
-        if self.watch is not None:
-            self.watch()
-        rest(seconds, self.stopping, "the verification was stopped before its end")
+        owed = 0.0 if self.watch is None else self.watch()
+        rest(max(seconds, owed), self.stopping, "the verification was stopped before its end")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

@@ -1,8 +1,10 @@
-"""How much to ask of the databases at a time. Pure."""
+"""How much to ask of the databases at a time, and how long to wait after it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
 from typing import Final
 
 # A first chunk is over in a moment, and says well enough how much larger the next one may be.
@@ -62,15 +64,29 @@ class Pace:
         """Give the size to try after one was too slow; None where there is no smaller one."""
         return max(round(size / _SHRINKAGE), 1) if size > 1 else None
 
-    def pause(self, rows: int, seconds: float) -> float:
-        """Tell how long to rest after reading so many rows in so many seconds, in seconds."""
-        if self.rows_per_second is None:
-            return 0.0
-        return max(0.0, rows / self.rows_per_second - seconds)
-
     def _kept(self, size: int) -> int:
         most = self.most
         if self.rows_per_second is not None:
             # A limit holds within each second or so, not only over the whole run.
             most = min(most, max(1, round(self.rows_per_second * self.target_seconds)))
         return max(min(size, most), min(self.least, most))
+
+
+class Budget:
+    """Rows of one side that were read, whatever for, and how long to wait for it. Threads may share it."""
+
+    def __init__(self, rows_per_second: float | None = None) -> None:
+        """`rows_per_second`: at most so many; None for no limit."""
+        self._rows_per_second = rows_per_second
+        self._paid_at = 0.0
+        self._lock = Lock()
+
+    def charge(self, rows: int) -> None:
+        """Note rows that were read."""
+        if self._rows_per_second is not None:
+            with self._lock:
+                self._paid_at = max(self._paid_at, monotonic()) + rows / self._rows_per_second
+
+    def wait(self) -> float:
+        """Tell how long to wait before more is read, in seconds."""
+        return max(0.0, self._paid_at - monotonic()) if self._rows_per_second is not None else 0.0

@@ -44,6 +44,8 @@ _log: Final = structlog.get_logger("shadowfault.verifier")
 _PAGE: Final = 5
 # Keys an incremental pass remembers, so as not to look twice at a row that changed on both sides.
 _REMEMBERED_KEYS: Final = 100_000
+# Open discrepancies it looks at again, those not looked at for longest: its cost must not grow with them.
+_MOST_KNOWN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,11 @@ class Pass:
         """Settle what is on record and was not met, count what is open, and report."""
         tally.add(
             self._settler.settle_known(
-                started_at, counted_since, self._options.chunk_size, lambda: self._options.rest(0.0)
+                started_at,
+                counted_since,
+                self._options.page,
+                lambda: self._options.rest(0.0),
+                most=None if mode is Mode.FULL else _MOST_KNOWN,
             )
         )
         left = self._recorder.count_open()
@@ -242,9 +248,8 @@ class Pass:
         with Lanes.opened(*self._stores) as lanes:
             changes = Changes(
                 lanes=lanes,
-                pace=self._options.pace,
-                leaf=self._options.chunk_size,
-                page=_PAGE * self._options.chunk_size,
+                leaf=self._options.page,
+                page=self._options.page if self._options.rows_per_second else _PAGE * self._options.page,
                 rest=self._options.rest,
             )
             for equal, page in self._candidates(changes, since):
@@ -254,7 +259,7 @@ class Pass:
                     seen.update(keys)
                 looked_at += len(keys)
                 suspects = iter(changes.differing(keys))
-                while some := list(islice(suspects, self._options.chunk_size)):
+                while some := list(islice(suspects, self._options.page)):
                     tally.add(self._settler.settle(names(some), self.started_at))
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
@@ -266,7 +271,7 @@ class Pass:
         while True:
             with self._primary.snapshot() as connection:
                 rows = sweep_store.failed_keys(
-                    connection, self._entity.entity_type, after, self._options.chunk_size
+                    connection, self._entity.entity_type, after, self._options.page
                 )
             if not rows:
                 return

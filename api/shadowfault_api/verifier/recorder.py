@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from shadowfault_api.entities import new_id
 from shadowfault_api.evidence import EventType, Subject, new_record
@@ -18,7 +18,7 @@ from shadowfault_api.verifier.model import UNEXPLAINED, Found, Open
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from shadowfault_api.verifier.side import Side
 
@@ -81,26 +81,36 @@ class Recorder:
                 connection.execute(insert(evidence_records), resolved)
         return result
 
-    def open_unseen(self, since: datetime, after: str | None, limit: int) -> Sequence[Open]:
+    def open_unseen(
+        self, since: datetime, after: str | None, limit: int, until: datetime | None = None
+    ) -> Sequence[Open]:
         """Read open discrepancies this run has not confirmed, in pages by their id; `since` is its start.
 
-        One last seen in the future, by a clock that is ahead, is not seen by this run either.
+        With `until` only those last seen by then. One last seen in the future, by a clock that is ahead, is
+        not seen by this run either.
         """
-        seen = discrepancies.c.last_seen_at
-        query = (
-            select(discrepancies)
-            .where(
-                discrepancies.c.entity_type == self._entity_type,
-                discrepancies.c.resolved_at.is_(None),
-                or_(seen < since, seen > self.now()),
-            )
-            .order_by(discrepancies.c.id)
-            .limit(limit)
-        )
+        query = select(discrepancies).where(self._unseen(since)).order_by(discrepancies.c.id).limit(limit)
+        if until is not None:
+            query = query.where(discrepancies.c.last_seen_at <= until)
         if after is not None:
             query = query.where(discrepancies.c.id > after)
         with self._side.snapshot() as connection:
             return [_open(row) for row in connection.execute(query)]
+
+    def seen_by(self, since: datetime, count: int) -> datetime | None:
+        """Tell by when that many of these were last seen; None where there are no more than that."""
+        seen = discrepancies.c.last_seen_at
+        query = select(seen).where(self._unseen(since)).order_by(seen).offset(count).limit(1)
+        with self._side.snapshot() as connection:
+            return connection.execute(query).scalar()
+
+    def _unseen(self, since: datetime) -> ColumnElement[bool]:
+        seen = discrepancies.c.last_seen_at
+        return and_(
+            discrepancies.c.entity_type == self._entity_type,
+            discrepancies.c.resolved_at.is_(None),
+            or_(seen < since, seen > self.now()),
+        )
 
     def count_open(self) -> OpenCounts:
         """Count what is open now."""

@@ -15,12 +15,14 @@ from shadowfault_api.verifier.errors import VerificationError
 from shadowfault_api.verifier.lock import exclusive
 from shadowfault_api.verifier.model import LISTING_ENTITY
 from shadowfault_api.verifier.options import VerifierOptions
+from shadowfault_api.verifier.pace import Budget
 from shadowfault_api.verifier.passes import Pass
 from shadowfault_api.verifier.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from shadowfault_api.verifier.lock import Held
     from shadowfault_api.verifier.report import VerifierReport
 
 Database = Engine | URL | str
@@ -51,7 +53,7 @@ def verify_stores(
     with ExitStack() as stack:
         sides = stack.enter_context(sides_of(primary, shadow, chosen))
         held = stack.enter_context(exclusive(sides[0]))
-        chosen = replace(chosen, watch=held.check)
+        chosen = watched(chosen, held, sides)
         ours = runs.begin(sides[0], trigger, run_id)
         try:
             outcome = Pass(*sides, LISTING_ENTITY, ours, chosen).run()
@@ -78,11 +80,21 @@ def sides_of(primary: Database, shadow: Database, options: VerifierOptions) -> I
         engine_of(shadow, options.connect_seconds) as there,
     ):
         sides = (
-            Side("primary", here, options.statement_seconds),
-            Side("shadow", there, options.statement_seconds),
+            Side("primary", here, options.statement_seconds, Budget(options.rows_per_second)),
+            Side("shadow", there, options.statement_seconds, Budget(options.rows_per_second)),
         )
         check_databases(*sides)
         yield sides
+
+
+def watched(options: VerifierOptions, held: Held, sides: tuple[Side, Side]) -> VerifierOptions:
+    """Have a run look between two looks whether its lock is held, and wait for what it has read."""
+
+    def watch() -> float:
+        held.check()
+        return max(side.budget.wait() for side in sides)
+
+    return replace(options, watch=watch)
 
 
 @contextmanager

@@ -66,9 +66,8 @@ class Scanner:
                     yield from self._unequal(part)
             else:
                 spans = list(self._cut(one, -(-one.rows // _PARTS)))
-                if one.span in spans:  # rows came or went meanwhile: what cannot be cut is read as it is
-                    yield from self._unequal(one.span)
-                    continue
+                # Where its rows went meanwhile it was not cut, and is looked at anew: the other side may have
+                # all of them still.
                 remaining.extend(part for part in map(self._digested, spans) if part.differs)
 
     def _digested(self, span: Span) -> Chunk:

@@ -60,12 +60,22 @@ class Settler:
         )
 
     def settle_known(
-        self, since: datetime, counted_since: datetime, page: int, between: Callable[[], None]
+        self,
+        since: datetime,
+        counted_since: datetime,
+        page: int,
+        between: Callable[[], None],
+        *,
+        most: int | None = None,
     ) -> Tally:
-        """Look at what is on record and was not met since: it is gone, or in flight, or still so."""
+        """Look at what is on record and was not met since: it is gone, or in flight, or still so.
+
+        Of more than `most`, at about so many that were not looked at for longest.
+        """
         tally = Tally()
         after: str | None = None
-        while known := self._recorder.open_unseen(since, after, page):
+        until = None if most is None else self._recorder.seen_by(since, most)
+        while known := self._recorder.open_unseen(since, after, page, until):
             between()
             tally.add(self.settle([item.key for item in known], counted_since))
             after = known[-1].id

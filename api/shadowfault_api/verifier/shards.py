@@ -11,7 +11,7 @@ at what changed, and the others have nothing to do.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,7 +25,7 @@ from shadowfault_api.verifier.model import LISTING_ENTITY
 from shadowfault_api.verifier.options import Mode, VerifierOptions
 from shadowfault_api.verifier.passes import Pass
 from shadowfault_api.verifier.report import ShardReport, SweepNote
-from shadowfault_api.verifier.run import Database, sides_of
+from shadowfault_api.verifier.run import Database, sides_of, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def verify_shard(
         if not sides[0].postgresql:
             raise ShardError("shards need PostgreSQL as the primary: SQLite has no locks that are shared")
         with shared(sides[0]) as locks:
-            chosen = replace(chosen, watch=locks.check)
+            chosen = watched(chosen, locks, sides)
             return _Sharded(sides, locks, shard, trigger, chosen).run()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shadowfault_api.store.urls import READ_ONLY_OPTION
 from shadowfault_api.verifier.errors import SchemaError, TooSlowError, UnreachableError, VerificationError
+from shadowfault_api.verifier.pace import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +49,15 @@ _SETTINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """`name` is primary or shadow; `statement_seconds` limits a statement (on SQLite: one look)."""
+    """`name` is primary or shadow; `statement_seconds` limits a statement (on SQLite: one look).
+
+    Who reads rows charges the `budget` with them.
+    """
 
     name: str
     engine: Engine
     statement_seconds: float
+    budget: Budget = field(default_factory=Budget, compare=False)
 
     @property
     def postgresql(self) -> bool:

@@ -58,7 +58,7 @@ class Sweeper:
         # The share of the estimate that these parts are.
         estimated = sum(max(0, sweep.estimated // len(sweep.parts) - part.tally.rows) for part in parts)
         began = time.monotonic()
-        leaf, pause = self.options.chunk_size, self.options.rest
+        leaf, pause = self.options.page, self.options.rest
         with (
             Scanner.opened(*self.stores, self._pace(quota), leaf=leaf, rest=pause) as scanner,
             self.options.progress(self.run_id) as tell,

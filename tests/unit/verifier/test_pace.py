@@ -1,11 +1,13 @@
-"""Sizes and pauses of a scan."""
+"""Sizes of chunks, and the wait for what was read."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowfault_api.verifier.pace import Pace
+from shadowfault_api.verifier import pace as pace_module
+from shadowfault_api.verifier.pace import Budget, Pace
 
 SECONDS = st.floats(0, 1000)
 
@@ -34,14 +36,29 @@ def test_too_slow_is_tried_smaller_down_to_one_row() -> None:
     assert sizes == [250, 62, 16, 4, 1]
 
 
-@given(st.integers(1, 10**7), SECONDS, st.none() | st.floats(1, 1e6))
-def test_a_limit_of_rows_holds_over_chunk_and_pause(rows: int, seconds: float, limit: float | None) -> None:
+@given(st.integers(1, 10**7), SECONDS, st.floats(1, 1e6))
+def test_under_a_limit_no_chunk_is_larger_than_half_a_second(rows: int, seconds: float, limit: float) -> None:
     pace = Pace(rows_per_second=limit)
-    pause = pace.pause(rows, seconds)
-    assert pause >= 0
-    if limit is None:
-        assert pause == 0
-    else:
-        assert rows <= limit * (seconds + pause) * (1 + 1e-9)
-        assert pace.next_size(rows, seconds) <= max(1, round(limit * pace.target_seconds))
-        assert pace.start() <= max(1, round(limit * pace.target_seconds))
+    assert pace.next_size(rows, seconds) <= max(1, round(limit * pace.target_seconds))
+    assert pace.start() <= max(1, round(limit * pace.target_seconds))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 100)), min_size=1, max_size=30), st.floats(1, 1e6)
+)
+def test_who_waits_as_told_reads_no_more_than_the_limit(reads: list[tuple[int, float]], limit: float) -> None:
+    """However the reads are spaced: over any time from a read on, the rows before the last fit into it."""
+    now = 1000.0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pace_module, "monotonic", lambda: now)
+        budget, began, read = Budget(limit), now, 0
+        for rows, spent in reads:
+            assert read <= limit * (now - began) * (1 + 1e-6) + 1e-3
+            budget.charge(rows)
+            read += rows
+            now += spent
+            now += budget.wait()
+        assert budget.wait() < 1e-6
+    free = Budget(None)
+    free.charge(10**9)
+    assert free.wait() == 0

@@ -79,6 +79,7 @@ class PostgresqlStore:
         with self._side.snapshot() as connection:
             connection.exec_driver_sql(_PAGE_BY_PAGE if span == Span() else _BY_INDEX)
             count, total = connection.exec_driver_sql(query, bound).one()
+        self._side.budget.charge(count)
         return Digest(count, int(total or 0) % WRAP)
 
     def boundary(self, span: Span, rows: int) -> Key | None:
@@ -124,6 +125,7 @@ class PostgresqlStore:
         where, bound = self._changed_in(window)
         query = f"SELECT count(*), sum({self._digest}) FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
         ((count, total),) = self._fetch(query, bound)
+        self._side.budget.charge(count)
         return Digest(count, int(total or 0) % WRAP)
 
     def changed(
@@ -145,7 +147,9 @@ class PostgresqlStore:
             f"SELECT {at}::text, {self._keys} FROM {self._source} WHERE {where} "  # noqa: S608 - quoted names
             f"ORDER BY {', '.join([at, *self._order()])} LIMIT %(limit)s"
         )
-        return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, bound)]
+        found = self._fetch(query, bound)
+        self._side.budget.charge(len(found))
+        return [Changed(row[0], tuple(row[1:])) for row in found]
 
     def _changed_in(self, window: Window) -> tuple[str, dict[str, object]]:
         at = f"scanned.{quoted(self.spec.changed_at or '')}"
@@ -161,6 +165,7 @@ class PostgresqlStore:
         )
         width = len(self.spec.key)
         rows = connection.exec_driver_sql(query, bound).all()
+        self._side.budget.charge(len(keys))
         return {tuple(row[:width]): Row(tuple(row[width:-1]), row[-1]) for row in rows}
 
     def estimate(self) -> int:
@@ -194,7 +199,9 @@ class PostgresqlStore:
 
     def _prints(self, where: str, bound: dict[str, object]) -> dict[Key, int]:
         query = f"SELECT {self._keys}, {self._digest} FROM {self._source} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
-        return {tuple(row[:-1]): row[-1] for row in self._fetch(query, bound)}
+        found = self._fetch(query, bound)
+        self._side.budget.charge(len(found))
+        return {tuple(row[:-1]): row[-1] for row in found}
 
     def _fetch(self, query: str, bound: dict[str, object]) -> Sequence[Any]:
         with self._side.snapshot() as connection:

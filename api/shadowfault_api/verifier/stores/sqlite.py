@@ -48,6 +48,7 @@ class SqliteStore:
             driver: Any = connection.connection.driver_connection
             driver.create_aggregate("shadowfault_digest", -1, self._aggregate)
             count, total = connection.exec_driver_sql(query, tuple(bound)).one()
+        self._side.budget.charge(count)
         return Digest(count, int(total or 0))
 
     def boundary(self, span: Span, rows: int) -> Key | None:
@@ -99,7 +100,9 @@ class SqliteStore:
             f"SELECT {at}, {self._keys} FROM {self._table} WHERE {where} "  # noqa: S608 - quoted names
             f"ORDER BY {at}, {self._order} LIMIT ?"
         )
-        return [Changed(row[0], tuple(row[1:])) for row in self._fetch(query, [*bound, limit])]
+        found = self._fetch(query, [*bound, limit])
+        self._side.budget.charge(len(found))
+        return [Changed(row[0], tuple(row[1:])) for row in found]
 
     def _changed_in(self, window: Window) -> tuple[str, list[object]]:
         at = _quoted(self.spec.changed_at or "")
@@ -122,6 +125,7 @@ class SqliteStore:
             for row in connection.exec_driver_sql(query, tuple(bound)):
                 values = tuple(map(canonical, kinds, row[width:-1]))
                 found[tuple(row[:width])] = Row(values, bool(row[-1]))
+        self._side.budget.charge(len(keys))
         return found
 
     def estimate(self) -> int:
@@ -150,7 +154,9 @@ class SqliteStore:
     def _prints(self, where: str, bound: Sequence[object]) -> dict[Key, int]:
         query = f"SELECT {self._compared} FROM {self._table} WHERE {self._live} AND {where}"  # noqa: S608 - quoted names
         width = len(self.spec.key)
-        return {tuple(row[:width]): self.print(row) for row in self._fetch(query, bound)}
+        found = self._fetch(query, bound)
+        self._side.budget.charge(len(found))
+        return {tuple(row[:width]): self.print(row) for row in found}
 
     def _fetch(self, query: str, bound: Sequence[object]) -> Sequence[Any]:
         with self._side.snapshot() as connection:
