@@ -221,9 +221,9 @@ def _evidence(figures: DatabaseFigures) -> Iterable[Metric]:
     )
     unsealed.add_metric((), figures.unsealed_evidence)
     yield unsealed
-    if figures.last_seal is not None:
-        sealed = GaugeMetricFamily(
-            "evidence_last_seal_timestamp_seconds", "When the newest seal was made, in Unix seconds."
-        )
-        sealed.add_metric((), figures.last_seal.timestamp())
-        yield sealed
+    sealed = GaugeMetricFamily(
+        "evidence_last_seal_timestamp_seconds",
+        "When the newest seal was made, in Unix seconds; 0 where there is none.",
+    )
+    sealed.add_metric((), 0.0 if figures.last_seal is None else figures.last_seal.timestamp())
+    yield sealed

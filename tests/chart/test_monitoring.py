@@ -128,3 +128,17 @@ def test_the_chart_has_them_all(helm: Helm) -> None:
         assert json.loads(content)["panels"]
     monitors = {item["metadata"]["name"] for item in objects if item["kind"] == "ServiceMonitor"}
     assert monitors == {"shadowfault-api", "shadowfault-operator"}
+
+
+@pytest.mark.helm
+def test_what_is_stale_follows_from_a_value(helm: Helm) -> None:
+    for seconds in (2700, 10_800):
+        objects = helm.objects("full", f"monitoring.prometheusRule.verifierStaleSeconds={seconds}")
+        (rules,) = (item for item in objects if item["kind"] == "PrometheusRule")
+        (stale,) = (
+            rule
+            for group in rules["spec"]["groups"]
+            for rule in group["rules"]
+            if rule["alert"] == "ShadowfaultVerifierStale"
+        )
+        assert stale["expr"].endswith(f" > {seconds}")
