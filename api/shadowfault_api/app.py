@@ -29,7 +29,7 @@ from shadowfault_api.shadow.path import ShadowPath
 from shadowfault_api.shadow.settle import Settler
 from shadowfault_api.shadow.writer import ShadowWriter, WriterOptions
 from shadowfault_api.store.job_runs import JobRuns
-from shadowfault_api.store.migrate import Database, migrate
+from shadowfault_api.store.migrate import Database, NewerDatabaseError, migrate
 from shadowfault_api.store.outbox import Outbox
 from shadowfault_api.store.primary import ListingStore, Primary
 from shadowfault_api.store.shadow import Shadow
@@ -184,6 +184,9 @@ async def _migrate_primary(settings: Settings) -> None:
     while True:
         try:
             await asyncio.to_thread(migrate, url, Database.PRIMARY)
+        except NewerDatabaseError as error:
+            _log.error("database_newer", reason=str(error))
+            raise
         except exc.OperationalError as error:
             if time.monotonic() > give_up:
                 raise

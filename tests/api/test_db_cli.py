@@ -68,3 +68,15 @@ def test_a_role_that_may_only_read_waits_and_one_that_may_not_create_is_told(pos
     assert runner.invoke(app, ["wait", "--database", "primary", "--wait", "0"], env=role).exit_code == 0
     # At the newest schema there is nothing to do, which takes no right.
     assert runner.invoke(app, ["migrate", "--database", "primary"], env=role).exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["wait", "--wait", "60"]])
+def test_a_database_of_a_newer_version_is_said_in_one_line(urls: dict[str, str], command: list[str]) -> None:
+    """After a rollback; waiting for it would be in vain, and so would be to migrate."""
+    assert runner.invoke(app, ["migrate"], env=urls).exit_code == 0
+    query(urls["DATABASE_URL"], "UPDATE alembic_version SET version_num = 'primary_9999'")
+    answer = runner.invoke(app, command, env=urls)
+    assert answer.exit_code == 1
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("the primary database is newer than this version")
+    assert "primary_9999" in line

@@ -7,12 +7,11 @@ import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from alembic.util import CommandError
 from sqlalchemy import NullPool, exc
 
 from shadowfault_api.settings import SettingsError, load_settings
 from shadowfault_api.store.grants import Duty, GrantError, apply, grants
-from shadowfault_api.store.migrate import Database, is_current, migrate
+from shadowfault_api.store.migrate import Database, NewerDatabaseError, is_current, migrate
 from shadowfault_api.store.urls import create_sync_engine, database_url
 
 if TYPE_CHECKING:
@@ -134,7 +133,10 @@ def _until_done(which: Database, seconds: float, attempt: Callable[[], None]) ->
             if time.monotonic() >= give_up:
                 raise _failed(which, error) from None
             time.sleep(min(_PAUSE_SECONDS, max(0.0, give_up - time.monotonic())))
-        except (exc.SQLAlchemyError, CommandError) as error:
+        except NewerDatabaseError as error:
+            sys.stderr.write(f"{error}\n")
+            raise typer.Exit(EXIT_FAILED) from None
+        except exc.SQLAlchemyError as error:
             raise _failed(which, error) from None
         else:
             return

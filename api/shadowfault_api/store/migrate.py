@@ -31,6 +31,10 @@ class Database(StrEnum):
         return primary_metadata if self is Database.PRIMARY else shadow_metadata
 
 
+class NewerDatabaseError(Exception):
+    """A database was migrated by a newer version; the message says what to do."""
+
+
 def migrate(url: str | URL, which: Database | str, *, timeout_seconds: float = 30.0) -> None:
     """Upgrade the database at `url` to the newest revision; nothing happens when it is there already.
 
@@ -42,7 +46,7 @@ def migrate(url: str | URL, which: Database | str, *, timeout_seconds: float = 3
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or refuses.
-        alembic.util.CommandError: the database is at a revision this version does not know.
+        NewerDatabaseError: it is at a revision this version does not know.
     """
     engine = create_sync_engine(url, timeout_seconds=timeout_seconds, poolclass=NullPool)
     try:
@@ -50,6 +54,7 @@ def migrate(url: str | URL, which: Database | str, *, timeout_seconds: float = 3
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout_seconds * 1000)}"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_KEY})"))
+            _current(connection, Database(which))
             command.upgrade(_config(connection, Database(which)), "head")
     finally:
         engine.dispose()
@@ -60,14 +65,28 @@ def is_current(url: str | URL, which: Database | str, *, timeout_seconds: float 
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or refuses.
+        NewerDatabaseError: it is at a revision this version does not know.
     """
     engine = create_sync_engine(url, timeout_seconds=timeout_seconds, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            newest = ScriptDirectory.from_config(_config(connection, Database(which))).get_heads()
-            return MigrationContext.configure(connection).get_current_heads() == tuple(newest)
+            current, newest = _current(connection, Database(which))
+            return current == newest
     finally:
         engine.dispose()
+
+
+def _current(connection: Connection, which: Database) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the revisions a database is at, and the newest ones this version knows."""
+    scripts = ScriptDirectory.from_config(_config(connection, which))
+    current = MigrationContext.configure(connection).get_current_heads()
+    unknown = set(current) - {script.revision for script in scripts.walk_revisions()}
+    if unknown:
+        raise NewerDatabaseError(
+            f"the {which.value} database is newer than this version, which does not know its revision "
+            f"{', '.join(sorted(unknown))}: run the version that migrated it, or restore a backup from before"
+        )
+    return current, tuple(scripts.get_heads())
 
 
 def _config(connection: Connection, which: Database) -> Config:
