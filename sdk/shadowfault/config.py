@@ -33,7 +33,9 @@ _TIMESTAMP: Final = re.compile(
 )
 _DNS_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _EXPERIMENT: Final = re.compile(rf"{_DNS_LABEL}/{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
-_UID: Final = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,127}")
+# A namespace of 63 characters, and a name of 253.
+_LONGEST_EXPERIMENT: Final = 317
+_UID: Final = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]{0,63}")
 _SHOWN_CHARACTERS: Final = 60
 
 _T = TypeVar("_T")
@@ -157,7 +159,7 @@ def _timestamp(text: str) -> datetime | None:
 
 
 def _experiment(text: str) -> str | None:
-    if not _EXPERIMENT.fullmatch(text):
+    if len(text) > _LONGEST_EXPERIMENT or not _EXPERIMENT.fullmatch(text):
         raise ValueError("expected NAMESPACE/NAME of a ChaosExperiment")
     return text
 

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 
 from shadowfault_api.shadow.breaker import BreakerState
 from shadowfault_testing.databases import postgresql_pair
-from shadowfault_testing.service import running, until
+from shadowfault_testing.service import query, running, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -116,3 +116,61 @@ async def test_a_full_shadow_costs_no_request_and_is_written_to_when_it_has_room
         failed = {row["entity_id"] for row in service.outbox("failed")}
         assert (len(failed), failed) == (lost + 1, {row["entity_id"] for row in service.evidence()})
         assert set(service.shadow_listings()) == set(created) - failed
+
+
+def refuse_row(service: Service, title: str) -> None:
+    """Have the shadow refuse rows of a title, by a trigger that says no more than that."""
+    service.shadow(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF NEW.title = '{title}' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$"
+    )
+    service.shadow("CREATE TRIGGER refuse BEFORE INSERT ON listings FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+async def test_a_row_that_a_trigger_refuses_fails_alone(postgres_server: PostgresServer) -> None:
+    with postgresql_pair(postgres_server) as pair:
+        async with running(pair, shadow_batch_size=50, shadow_batch_seconds=0.2) as service:
+            refuse_row(service, "Listing 3")
+            created = await create(service, 10)
+            await service.settled()
+            assert sorted(service.shadow_listings()) == sorted({*created} - {created[3]})
+            (failed,) = service.outbox("failed")
+            assert (failed["entity_id"], failed["failure_type"]) == (created[3], "constraint")
+            assert await service.metric("shadow_breaker_state", state="closed") == 1
+
+
+async def test_an_outcome_the_primary_refuses_holds_up_no_other(postgres_server: PostgresServer) -> None:
+    """It stays pending: nothing is lost, and nothing waits for it."""
+    with postgresql_pair(postgres_server) as pair:
+        async with running(pair, shadow_batch_size=50, shadow_batch_seconds=0.2) as service:
+            service.primary(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " IF OLD.entity_id = (SELECT id FROM listings WHERE title = 'Listing 3')"
+                " THEN RAISE EXCEPTION 'not this one'; END IF; RETURN OLD; END $$"
+            )
+            service.primary(
+                "CREATE TRIGGER refuse BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION refuse()"
+            )
+            created = await create(service, 10)
+            await until(lambda: len(service.outbox("pending")) == 1)
+            assert service.outbox("pending")[0]["entity_id"] == created[3]
+            assert sorted(service.shadow_listings()) == sorted(created)
+            later = await create(service, 1)
+            await until(lambda: later[0] in service.shadow_listings())
+            assert await service.metric("shadow_writes_deferred_total", reason="record_refused") >= 1
+
+
+async def test_what_is_pending_is_taken_up_in_one_go_and_not_by_the_beat_of_the_sweep(
+    postgres_server: PostgresServer,
+) -> None:
+    """Ten minutes of an outage are as many rows; the next sweep is an hour away."""
+    with postgresql_pair(postgres_server) as pair:
+        async with running(pair, chaos=None, shadow_breaker_reset_seconds=3600.0) as service:
+            service.resources.writer.breaker.trip()
+            created = await create(service, 60)
+        # What a replica held that is gone: its claims have run out.
+        query(pair.primary, "UPDATE outbox SET claimed_until = NULL")
+        async with running(
+            pair, shadow_queue_size=8, shadow_batch_size=4, shadow_sweep_seconds=3600.0
+        ) as service:
+            await until(lambda: len(service.shadow_listings()) == len(created))

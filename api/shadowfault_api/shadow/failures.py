@@ -32,6 +32,10 @@ class FailureType(StrEnum):
 
 # PostgreSQL, appendix A: 57014 query_canceled (statement_timeout), 55P03 lock_not_available.
 _TIMEOUT_STATES: Final = frozenset({"57014", "55P03"})
+# A row is refused by a trigger (P0001), or is larger than an index takes (54000): others are not.
+_REFUSED_STATES: Final = frozenset({"P0001", "54000"})
+# 25006 read_only_sql_transaction: a replica after a failover.
+_UNAVAILABLE_STATES: Final = frozenset({"25006"})
 _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT})
 
 
@@ -55,7 +59,10 @@ def failure_type_of(error: BaseException) -> FailureType:
     """Sort an error by what can be done about it."""
     if isinstance(error, TimeoutError | exc.TimeoutError) or _is_database_timeout(error):
         return FailureType.TIMEOUT
-    if isinstance(error, exc.IntegrityError | exc.DataError):
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, exc.DBAPIError) else None
+    if state in _UNAVAILABLE_STATES:
+        return FailureType.UNAVAILABLE
+    if isinstance(error, exc.IntegrityError | exc.DataError) or state in _REFUSED_STATES:
         return FailureType.CONSTRAINT
     if isinstance(error, exc.OperationalError | exc.InterfaceError | OSError):
         return FailureType.UNAVAILABLE

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
+# What one row of a batch may bring about; of the others, no row is the reason.
+_OF_A_ROW: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
 
 
 @dataclass(slots=True)
@@ -74,7 +76,10 @@ class Settler:
         return outcome
 
     async def record(self, outcome: Outcome) -> None:
-        """Write down what happened. The primary may be away for a while; what happened stays true."""
+        """Write down what happened. The primary may be away for a while; what happened stays true.
+
+        What the primary refuses for another reason is found by halving, and left: it is as pending as before.
+        """
         if not outcome.written and not outcome.failed:
             return
         pause = 0.05
@@ -82,12 +87,43 @@ class Settler:
             try:
                 settled = await self._path.outbox.record(outcome.written, outcome.failed)
             except Exception as error:  # noqa: BLE001 - see above
+                if classify(error).failure_type in _OF_A_ROW:
+                    await self._record_apart(outcome, error)
+                    return
                 _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)
             else:
                 await self._report(settled)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _record_apart(self, outcome: Outcome, error: Exception) -> None:
+        """Record one after the other what cannot be recorded together.
+
+        First what failed: a newer write that was made takes the failures before it away.
+        """
+        written, failed = outcome.written, outcome.failed
+        if len(written) + len(failed) > 1:
+            middle = max(1, len(failed) // 2) if failed else 0
+            half = len(written) // 2
+            parts = (
+                (Outcome(failed=failed), Outcome(written=written))
+                if written and failed
+                else (Outcome(written[:half], failed[:middle]), Outcome(written[half:], failed[middle:]))
+            )
+            for part in parts:
+                await self.record(part)
+            return
+        (entry,) = (*written, *(one.entry for one in failed))
+        self._metrics.deferred.labels(entry.entity_type, entry.operation.value, "record_refused").inc()
+        _log.error(
+            "shadow_record_refused",
+            requestId=entry.request_id,
+            entity_type=entry.entity_type,
+            entity_id=entry.entity_id,
+            version=entry.version,
+            error_class=type(error).__name__,
+        )
 
     def _decide_about(self, entries: Sequence[OutboxEntry], outcome: Outcome) -> Sequence[OutboxEntry]:
         """Ask the injector, where there is one, about each entry; returns those to write."""
@@ -132,16 +168,16 @@ class Settler:
             self._note_answer(outcome, entries, overtaken, time.monotonic() - began)
             return
         elapsed = time.monotonic() - began
+        if failure.failure_type == FailureType.CONSTRAINT:
+            self._path.breaker.succeeded()  # the shadow answers, and refuses a row
+        if failure.failure_type in _OF_A_ROW and len(entries) > 1:
+            # The others must not suffer for it: halving finds it in a few steps, and keeps the order.
+            half = len(entries) // 2
+            await self._write(entries[:half], outcome, begin_before)
+            await self._write(entries[half:], outcome, begin_before)
+            return
         if failure.failure_type != FailureType.CONSTRAINT:
             self._path.breaker.failed()
-        else:
-            self._path.breaker.succeeded()  # the shadow answers, and refuses a row
-            if len(entries) > 1:
-                # The others must not suffer for it: halving finds it in a few steps, and keeps the order.
-                half = len(entries) // 2
-                await self._write(entries[:half], outcome, begin_before)
-                await self._write(entries[half:], outcome, begin_before)
-                return
         self._note_failures(outcome, entries, failure, elapsed)
 
     def _note_answer(

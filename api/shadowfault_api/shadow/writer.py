@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from shadowfault_api.shadow.path import ShadowPath
     from shadowfault_api.shadow.settle import Settler
 
+# Where there is no room for what is pending: a batch or two are through by then.
+_ROOM_SECONDS: Final = 0.05
 _log: Final = structlog.get_logger("shadowfault.shadow")
 
 
@@ -162,41 +164,47 @@ class ShadowWriter:
 
     async def _sweep(self) -> None:
         while not self._stopping.is_set():
-            more = False
+            pause = self._options.sweep_seconds
             try:
                 if self.breaker.begin_probe():
                     await self._probe()
-                more = await self._give_up() if self._given_up_on() else await self._take_pending()
+                pause = await self._give_up() if self._given_up_on() else await self._take_pending()
             except Exception as error:  # noqa: BLE001 - the primary may be away; the outbox keeps
                 _log.warning("outbox_sweep_delayed", error_class=type(error).__name__)
-            if not more:
+            if pause:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), self._options.sweep_seconds)
+                    await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _take_pending(self) -> bool:
-        """Queue what nobody holds; True where there may be more. Half of the queue is kept for new writes."""
+    async def _take_pending(self) -> float:
+        """Queue what nobody holds; half of the queue is kept for new writes.
+
+        Returns:
+            Seconds after which to look again: none where there may be more, few where there is no room.
+        """
+        if not self.breaker.closed:
+            return self._options.sweep_seconds
         room = min(self._options.queue_size // 2 - self._queue.qsize(), self._options.batch_size)
-        if room <= 0 or self._refusal():
-            return False
+        if room <= 0:
+            return _ROOM_SECONDS
         entries = await self._path.outbox.claim(room)
         # The breaker may have opened meanwhile: they need not wait for the end of a claim nobody uses.
         await self._release([entry for entry in entries if not self.submit(entry)])
         if entries:
             _log.info("outbox_taken_up", rows=len(entries))
-        return len(entries) == room
+        return 0.0 if len(entries) == room else self._options.sweep_seconds
 
     def _given_up_on(self) -> bool:
         return not self.breaker.closed and self._options.give_up_seconds > 0
 
-    async def _give_up(self) -> bool:
-        """Record as failed what has waited too long for the shadow; True where there may be more.
+    async def _give_up(self) -> float:
+        """Record as failed what has waited too long for the shadow; returns as `_take_pending` does.
 
         While it is pending the verifier takes it for in flight, and would not see a shadow that stays away.
         """
         size = self._options.batch_size
         entries = await self._path.outbox.claim(size, older_than_seconds=self._options.give_up_seconds)
         await self._settler.give_up(entries)
-        return len(entries) == size
+        return 0.0 if len(entries) == size else self._options.sweep_seconds
 
     async def _probe(self) -> None:
         """Ask the shadow for an answer. No entry is spent on it."""
