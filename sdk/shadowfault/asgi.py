@@ -79,7 +79,9 @@ class ChaosMiddleware:
         """Handle one connection's event stream."""
         handle = self._app
         if scope["type"] == "http":
-            handle = self._routes.get((scope["method"], scope["path"]), self._app)
+            # Where the application is mounted is part of the path: the operator knows nothing of it.
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            handle = self._routes.get((scope["method"], path), self._app)
         await handle(scope, receive, send)
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -197,3 +198,15 @@ async def test_the_shadow_plays_no_part_in_readiness(tmp_path) -> None:  # noqa:
     )
     async with running(databases) as service:
         assert (await service.client.get("/ready")).status_code == 200
+
+
+async def test_a_request_whose_id_is_refused_is_logged_under_the_one_it_was_answered_with(
+    service: Service,
+) -> None:
+    merge = [structlog.contextvars.merge_contextvars]
+    with structlog.testing.capture_logs(processors=merge) as logged:
+        answer = await service.client.get("/api/listings", headers={"X-Request-Id": "jane@example.com"})
+    assert answer.status_code == 400
+    (line,) = [one for one in logged if one["event"] == "request"]
+    assert line["requestId"] == answer.headers["X-Request-Id"]
+    assert "jane" not in str(logged)

@@ -57,6 +57,7 @@ class RequestMiddleware:
             await self._app(scope, _limited(receive), answer.send)
         except InvalidRequestIdError as error:
             answer.request_id = request_id_of(scope)
+            structlog.contextvars.bind_contextvars(requestId=answer.request_id)
             await answer.problem(scope, problems.Problem(HTTPStatus.BAD_REQUEST, str(error)))
         except Exception as error:  # noqa: BLE001 - the last line: a user gets an answer, the log gets the cause
             _log.error("request_failed", **describe_exception(error))

@@ -41,12 +41,18 @@ def answering(
 
 
 class Answer:
-    def __init__(self, app: App, method: str, path: str, *parts: bytes) -> None:
+    def __init__(self, app: App, method: str, path: str, *parts: bytes, root_path: str = "") -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
         self._parts = list(parts) or [b""]
-        scope = {"type": "http", "method": method, "path": path, "headers": [(b"accept-encoding", b"gzip")]}
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "root_path": root_path,
+            "headers": [(b"accept-encoding", b"gzip")],
+        }
         asyncio.run(app(scope, self._receive, self._send))  # type: ignore[arg-type]
 
     async def _receive(self) -> dict[str, Any]:
@@ -87,6 +93,12 @@ def test_one_line_gives_an_application_that_has_nothing_all_three() -> None:
     assert disarm(app, {"experimentUid": "uid-1"}).json == {"disarmed": True}
     assert not injector.active
     assert Answer(app, "GET", "/health").json["chaos"]["disarmed"] is True
+
+
+def test_it_answers_where_an_application_is_mounted_elsewhere() -> None:
+    app = ChaosMiddleware(answering(404), FaultInjector(ALWAYS))
+    for path in ("/svc/health", "/health"):  # as servers differ in what they put into the path
+        assert Answer(app, "GET", path, root_path="/svc").json["chaos"]["enabled"] is True
 
 
 def test_without_chaos_it_says_so() -> None:
