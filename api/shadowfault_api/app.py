@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +24,13 @@ from shadowfault_api.http.resources import Resources
 from shadowfault_api.jobs import Jobs
 from shadowfault_api.metrics import Metrics
 from shadowfault_api.reads import Reads
+from shadowfault_api.refresh import Refresh
 from shadowfault_api.shadow.breaker import CircuitBreaker
-from shadowfault_api.shadow.deadline import Deadline
+from shadowfault_api.shadow.deadline import Deadline, Grace
 from shadowfault_api.shadow.path import ShadowPath
 from shadowfault_api.shadow.settle import Settler
 from shadowfault_api.shadow.writer import ShadowWriter, WriterOptions
+from shadowfault_api.store.figures import read_figures
 from shadowfault_api.store.job_runs import JobRuns
 from shadowfault_api.store.migrate import Database, NewerDatabaseError, migrate
 from shadowfault_api.store.outbox import Outbox
@@ -40,13 +43,16 @@ from shadowfault_api.verification import verification
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from shadowfault import FaultInjector
     from shadowfault_api.settings import Settings
     from shadowfault_api.tracing import Tracing
 
 _log: Final = structlog.get_logger("shadowfault.app")
-# Writes are one batch at a time; the others are for reads, and for calls left to time out.
-_SHADOW_CONNECTIONS: Final = 8
+# Connections to the shadow. Writes are one batch at a time; the others are of calls left to time out.
+_SHADOW_WRITES: Final = 4
+_SHADOW_READS: Final = 8
 _PROBE_SECONDS: Final = 1.0
 _TRACES_SECONDS: Final = 2.0
 _PRIMARY_START_SECONDS: Final = 30.0
@@ -60,7 +66,8 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
         tracing: what `create_tracing` gave; None is off.
     """
     path = _shadow_path(settings, tracing or NoTracing())
-    resources = _resources(settings, injector, path)
+    counting = _counting_engine(settings)
+    resources = _resources(settings, injector, path, counting)
     sealing = Sealing.from_settings(settings)
 
     @asynccontextmanager
@@ -77,13 +84,18 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
         finally:
             app.state.draining = True
             resources.stopping.set()
-            await resources.writer.stop(settings.shutdown_grace_seconds)
-            await resources.tally.stop(settings.shutdown_grace_seconds)
-            await resources.jobs.stop(settings.shutdown_grace_seconds)
+            grace = Grace(settings.shutdown_grace_seconds)
             if sealing is not None:
-                await asyncio.to_thread(sealing.stop, settings.shutdown_grace_seconds)
+                sealing.request_stop()
+            await resources.writer.stop(grace.left())
+            await resources.tally.stop(grace.left())
+            await resources.jobs.stop(grace.left())
+            if sealing is not None:
+                await asyncio.to_thread(sealing.stop, grace.left())
+            resources.refresh.close()
+            for engine in (counting, resources.primary.engine):
+                await engine.dispose()
             await path.shadow.close()
-            await resources.primary.engine.dispose()
             await asyncio.to_thread(path.tracing.close, _TRACES_SECONDS)
 
     app = FastAPI(
@@ -115,18 +127,27 @@ def _shadow_path(settings: Settings, tracing: Tracing) -> ShadowPath:
     engine = create_asynchronous_engine(
         primary_url,
         timeout_seconds=settings.database_timeout_seconds,
+        statement_timeout_seconds=settings.database_timeout_seconds,
         **_pool(settings.database_pool_size, settings.database_timeout_seconds),
     )
-    shadow_engine = create_asynchronous_engine(
-        shadow_url,
-        timeout_seconds=settings.shadow_timeout_seconds,
-        statement_timeout_seconds=settings.shadow_timeout_seconds,
-        **_pool(_SHADOW_CONNECTIONS, settings.shadow_timeout_seconds),
+    shadow_engine, shadow_reads = (
+        create_asynchronous_engine(
+            shadow_url,
+            timeout_seconds=settings.shadow_timeout_seconds,
+            statement_timeout_seconds=settings.shadow_timeout_seconds,
+            **_pool(size, settings.shadow_timeout_seconds),
+        )
+        for size in (_SHADOW_WRITES, _SHADOW_READS)
     )
     breaker = CircuitBreaker(settings.shadow_breaker_failures, settings.shadow_breaker_reset_seconds)
     return ShadowPath(
         Outbox(Primary(engine), claim_seconds=settings.shadow_claim_seconds),
-        Shadow(shadow_url, shadow_engine, migrate_timeout_seconds=settings.shadow_timeout_seconds),
+        Shadow(
+            shadow_url,
+            shadow_engine,
+            shadow_reads,
+            migrate_timeout_seconds=settings.shadow_timeout_seconds,
+        ),
         breaker,
         Deadline(settings.shadow_timeout_seconds),
         Metrics(),
@@ -138,7 +159,19 @@ def _pool(size: int, timeout_seconds: float) -> dict[str, Any]:
     return {"pool_size": size, "max_overflow": 0, "pool_timeout": timeout_seconds}
 
 
-def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowPath) -> Resources:
+def _counting_engine(settings: Settings) -> AsyncEngine:
+    """Build the engine of what a scrape counts: it may take long, and no request is to wait for it."""
+    return create_asynchronous_engine(
+        settings.database_url.get_secret_value(),
+        timeout_seconds=settings.database_timeout_seconds,
+        statement_timeout_seconds=settings.database_timeout_seconds,
+        **_pool(1, settings.database_timeout_seconds),
+    )
+
+
+def _resources(
+    settings: Settings, injector: FaultInjector | None, path: ShadowPath, counting: AsyncEngine
+) -> Resources:
     primary = path.outbox.primary
     store = ListingStore(primary)
     options = WriterOptions(
@@ -172,6 +205,11 @@ def _resources(settings: Settings, injector: FaultInjector | None, path: ShadowP
         tally=Tally(accounts, injector),
         accounting=Accounting(accounts, jobs, runs),
         probe_deadline=Deadline(_PROBE_SECONDS),
+        refresh=Refresh(
+            partial(read_figures, Primary(counting)),
+            path.metrics,
+            deadline_seconds=settings.database_timeout_seconds,
+        ),
         tracing=path.tracing,
         stopping=stopping,
     )

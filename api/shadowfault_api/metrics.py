@@ -1,4 +1,4 @@
-"""The metrics of one process, and those read from the database on each scrape.
+"""The metrics of one process, and those read from the database for a scrape.
 
 The contract's counters live in the process: sum them over replicas. `shadow_discrepancies_total`,
 `shadow_discrepancy_last_check_timestamp` and the outbox gauges come from the primary database, which the
@@ -35,14 +35,16 @@ _OPERATION: Final = ("entity_type", "operation")
 class DatabaseFigures:
     """What a scrape reads from the primary database.
 
-    `discrepancies` counts all ever found, by (entity type, discrepancy type); `open_discrepancies` those not
-    resolved, by (entity type, discrepancy type, cause). `unsealed_evidence` counts records without a seal.
+    `oldest_pending` is when the write that waits the longest for the shadow was made. `discrepancies` counts
+    all ever found, by (entity type, discrepancy type); `open_discrepancies` those not resolved, by (entity
+    type, discrepancy type, cause). `unsealed_evidence` counts records without a seal.
 
     By entity type: `full_sweeps`, when the verifier's last sweep that is through began; `uncovered`, the
     share of the rows that the one going on has not looked at; `sweeps_due`, when that one is to be through.
     """
 
     outbox: dict[str, int] = field(default_factory=dict)
+    oldest_pending: datetime | None = None
     discrepancies: dict[tuple[str, str], int] = field(default_factory=dict)
     open_discrepancies: dict[tuple[str, str, str], int] = field(default_factory=dict)
     last_checks: dict[str, datetime] = field(default_factory=dict)
@@ -127,7 +129,7 @@ class Metrics:
         )
         self.refresh_failures = Counter(
             "metrics_refresh_failures_total",
-            "Scrapes that show old figures of the database, for it did not answer.",
+            "Scrapes, and reads of the database for them, that left old figures: it did not answer in time.",
             registry=registry,
         )
         self._breaker = Gauge(
@@ -186,7 +188,13 @@ class _FromDatabase(Collector):
         )
         for state in ("pending", "failed"):
             outbox.add_metric((state,), figures.outbox.get(state, 0))
-        return (found, still, checked, outbox, *_sweeps(figures), *_evidence(figures))
+        oldest = GaugeMetricFamily(
+            "shadow_outbox_oldest_pending_timestamp_seconds",
+            "When the oldest write that waits was made, in Unix seconds; absent where none waits.",
+        )
+        if figures.oldest_pending is not None:
+            oldest.add_metric((), figures.oldest_pending.timestamp())
+        return (found, still, checked, outbox, oldest, *_sweeps(figures), *_evidence(figures))
 
 
 def _sweeps(figures: DatabaseFigures) -> Iterable[Metric]:

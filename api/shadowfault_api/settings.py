@@ -47,7 +47,7 @@ class Settings(BaseSettings):
 
     database_pool_size: int = Field(default=15, ge=1, le=500, description="Connections to the primary.")
     database_timeout_seconds: _Seconds = Field(
-        default=10.0, description="Wait for a connection or a lock of the primary."
+        default=10.0, description="Wait for a connection of the primary, and limit of a statement there."
     )
 
     shadow_timeout_seconds: _Seconds = Field(default=2.0, description="Deadline of one shadow write.")

@@ -73,9 +73,8 @@ class NoShadowWriter(ShadowWriter):
         """There is no row to be claimed."""
         return None
 
-    def submit(self, entry: OutboxEntry) -> bool:  # noqa: ARG002 - the signature of the writer
+    def submit(self, entry: OutboxEntry, *, claimed: bool = True) -> None:
         """Do nothing."""
-        return False
 
     async def start(self) -> None:
         """Do nothing."""

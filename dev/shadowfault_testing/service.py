@@ -163,6 +163,7 @@ async def running(
         ),
         injector,
     )
+    app.state.resources.refresh.rest = 0.0  # a test looks again at once
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

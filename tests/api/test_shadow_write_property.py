@@ -98,7 +98,7 @@ class MoodyShadow(Shadow):
         hung: list[Sequence[OutboxEntry]],
         made: set[tuple[str, int]],
     ) -> None:
-        super().__init__(url, engine, migrate_timeout_seconds=5)
+        super().__init__(url, engine, engine, migrate_timeout_seconds=5)
         self.mood = Mood.WELL
         self.picky_about = ""
         self._hung = hung
@@ -149,7 +149,9 @@ class World:
         self._hung: list[Sequence[OutboxEntry]] = []
         # Writes the shadow has taken, or a newer one of their key in the same batch.
         self._made: set[tuple[str, int]] = set()
-        self._real = Shadow(stores.pair.shadow, self._shadow_engine, migrate_timeout_seconds=5)
+        self._real = Shadow(
+            stores.pair.shadow, self._shadow_engine, self._shadow_engine, migrate_timeout_seconds=5
+        )
         self.replicas = [self._replica(n) for n in range(REPLICAS)]
         self.ids: list[str] = []
         # What was acknowledged: by key each version's content, None for a delete.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shadowfault_api.entities import new_id
+from shadowfault_api.shadow.deadline import Deadline
 
 if TYPE_CHECKING:
     from shadowfault import FaultInjector
@@ -66,11 +67,14 @@ class Tally:
         if self._task is None or self._task.done():
             return
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        deadline = Deadline(grace_seconds)
         with suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await self._write(closed=True)
+            await deadline.run(self._last_word(self._task))
+        deadline.close()
+
+    async def _last_word(self, before: asyncio.Task[None]) -> None:
+        await asyncio.wait({before})
+        await self._write(closed=True)
 
     async def _run(self, injector: FaultInjector) -> None:
         while True:

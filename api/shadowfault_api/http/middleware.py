@@ -1,5 +1,6 @@
 """Around every request: its id, a limit on its body, a log line, metrics, an answer to the unforeseen."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -59,6 +60,10 @@ class RequestMiddleware:
             answer.request_id = request_id_of(scope)
             structlog.contextvars.bind_contextvars(requestId=answer.request_id)
             await answer.problem(scope, problems.Problem(HTTPStatus.BAD_REQUEST, str(error)))
+        except asyncio.CancelledError:
+            # The process ends before the database answers: what becomes of a write is not known here.
+            await answer.problem(scope, problems.unavailable("The service is stopping."))
+            raise
         except Exception as error:  # noqa: BLE001 - the last line: a user gets an answer, the log gets the cause
             _log.error("request_failed", **describe_exception(error))
             problem = problems.Problem(HTTPStatus.INTERNAL_SERVER_ERROR, problems.UNFORESEEN)

@@ -12,7 +12,6 @@ from shadowfault_api.http import exposition
 from shadowfault_api.http.models import AccountDocument, AccountRequest, Disarm, Disarmed, Verifying
 from shadowfault_api.http.problems import RETRY_SECONDS, Problem, documented, unavailable
 from shadowfault_api.http.resources import Held
-from shadowfault_api.store.figures import read_figures
 
 router = APIRouter(tags=["operations"], responses=documented(HTTPStatus.BAD_REQUEST))
 
@@ -42,10 +41,7 @@ async def ready(request: Request, held: Held) -> dict[str, str]:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request, held: Held) -> Response:
     """Expose the metrics, as Prometheus text or, where asked for, as OpenMetrics."""
-    try:
-        held.metrics.database = await held.probe_deadline.run(read_figures(held.primary))
-    except Exception:  # noqa: BLE001 - old figures, and a count that says so, beat no metrics
-        held.metrics.refresh_failures.inc()
+    await held.refresh.refresh()
     body, content_type = exposition.negotiate(request.headers.get("accept", ""), held.metrics.registry)
     return Response(body, headers={"Content-Type": content_type})
 

@@ -14,6 +14,7 @@ from shadowfault_api.http.context import client_request_id_of, request_id_of
 from shadowfault_api.jobs import Jobs
 from shadowfault_api.metrics import Metrics
 from shadowfault_api.reads import Reads
+from shadowfault_api.refresh import Refresh
 from shadowfault_api.settings import Settings
 from shadowfault_api.shadow.deadline import Deadline
 from shadowfault_api.shadow.writer import ShadowWriter
@@ -36,6 +37,7 @@ class Resources:
     tally: Tally
     accounting: Accounting
     probe_deadline: Deadline
+    refresh: Refresh
     tracing: Tracing
     # Set when the process is to end: for what works in a thread, which nobody can cancel.
     stopping: Event

@@ -1,14 +1,28 @@
-"""A deadline that holds also against a driver that takes its time over a cancellation."""
+"""Limits of time: one that steps share, and one that holds against a driver that is slow to be cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 _T = TypeVar("_T")
+_MOMENT: Final = 0.5
+
+
+class Grace:
+    """Seconds that steps, one after the other, have between them."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def left(self) -> float:
+        """Give what is left of them, and a moment where nothing is: most steps need no more."""
+        return max(_MOMENT, self._end - self._clock())
 
 
 class Deadline:

@@ -34,8 +34,9 @@ class FailureType(StrEnum):
 _TIMEOUT_STATES: Final = frozenset({"57014", "55P03"})
 # A row is refused by a trigger (P0001), or is larger than an index takes (54000): others are not.
 _REFUSED_STATES: Final = frozenset({"P0001", "54000"})
-# 25006 read_only_sql_transaction: a replica after a failover.
-_UNAVAILABLE_STATES: Final = frozenset({"25006"})
+# 25006 read_only_sql_transaction: a replica after a failover. 42501 insufficient_privilege, 3F000
+# invalid_schema_name, 42P01 undefined_table, 42703 undefined_column: no row is the reason.
+_UNAVAILABLE_STATES: Final = frozenset({"25006", "42501", "3F000", "42P01", "42703"})
 _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Where there is no room for what is pending: a batch or two are through by then.
 _ROOM_SECONDS: Final = 0.05
+_RELEASE_SECONDS: Final = 1.0
 _log: Final = structlog.get_logger("shadowfault.shadow")
 
 
@@ -65,6 +67,8 @@ class ShadowWriter:
         self._settler = settler
         self._options = options
         self._queue: asyncio.Queue[_Queued] = asyncio.Queue(options.queue_size)
+        # Claimed, and then not taken over.
+        self._unwanted: deque[OutboxEntry] = deque(maxlen=options.queue_size)
         self._stopping = asyncio.Event()
         self._busy = False
         self._consumer: asyncio.Task[None] | None = None
@@ -79,8 +83,15 @@ class ShadowWriter:
         """For how long a row about to be written is to be ours; None where a submit would be deferred."""
         return None if self._refusal() else self._options.claim_seconds
 
-    def submit(self, entry: OutboxEntry) -> bool:
-        """Take over an entry whose transaction is committed; False: deferred. Never waits, never raises."""
+    def submit(self, entry: OutboxEntry, *, claimed: bool = True) -> None:
+        """Take over an entry whose transaction is committed, or leave it. Never waits, never raises.
+
+        Where it is `claimed` and left, for the queue has filled since, the next sweep gives the claim up.
+        """
+        if not self._take(entry) and claimed:
+            self._unwanted.append(entry)
+
+    def _take(self, entry: OutboxEntry) -> bool:
         reason = self._refusal()
         if reason:
             self._count_deferred(entry, reason)
@@ -110,7 +121,7 @@ class ShadowWriter:
         for entry in left:
             self._count_deferred(entry, "stopping")
         with contextlib.suppress(TimeoutError):
-            await Deadline(1.0).run(self._release(left))
+            await Deadline(_RELEASE_SECONDS).run(self._release([*left, *self._unwanted]))
 
     def _refusal(self) -> str | None:
         if self._stopping.is_set():
@@ -144,11 +155,15 @@ class ShadowWriter:
                 self._busy = False
 
     async def _batch(self, first: _Queued) -> list[_Queued]:
-        """Collect for a moment: a batch costs the databases hardly more than a single write."""
+        """Collect for a moment: a batch costs the databases hardly more than a single write.
+
+        A shadow that answers may still take no writes: while that is not known, one entry is at stake.
+        """
         if not self._stopping.is_set():
             await asyncio.sleep(self._options.batch_seconds)
         queued = [first]
-        while len(queued) < self._options.batch_size and not self._queue.empty():
+        size = 1 if self.breaker.on_probation else self._options.batch_size
+        while len(queued) < size and not self._queue.empty():
             queued.append(self._queue.get_nowait())
         now = time.monotonic()
         for item in queued:
@@ -166,6 +181,7 @@ class ShadowWriter:
         while not self._stopping.is_set():
             pause = self._options.sweep_seconds
             try:
+                await self._release([self._unwanted.popleft() for _ in range(len(self._unwanted))])
                 if self.breaker.begin_probe():
                     await self._probe()
                 pause = await self._give_up() if self._given_up_on() else await self._take_pending()
@@ -188,7 +204,7 @@ class ShadowWriter:
             return _ROOM_SECONDS
         entries = await self._path.outbox.claim(room)
         # The breaker may have opened meanwhile: they need not wait for the end of a claim nobody uses.
-        await self._release([entry for entry in entries if not self.submit(entry)])
+        await self._release([entry for entry in entries if not self._take(entry)])
         if entries:
             _log.info("outbox_taken_up", rows=len(entries))
         return 0.0 if len(entries) == room else self._options.sweep_seconds

@@ -285,6 +285,12 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
     return {row[0]: row[1] for row in await connection.execute(query)}
 
 
+async def oldest_pending(connection: AsyncConnection) -> datetime | None:
+    """Read when the write that waits the longest was made; None where none waits."""
+    query = select(outbox.c.created_at).where(outbox.c.state == "pending").order_by(outbox.c.id).limit(1)
+    return (await connection.execute(query)).scalar()
+
+
 async def _evidence_of(writes: Sequence[FailedWrite]) -> Sequence[dict[str, Any]]:
     """Build the records of a batch; hashing hundreds of them at once would hold requests up."""
     return [_evidence(write) async for write in in_turns(writes)]

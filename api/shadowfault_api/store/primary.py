@@ -107,7 +107,6 @@ class _Write:
 
     listing: Listing
     operation: Operation
-    at: datetime
     origin: Origin
 
     @property
@@ -128,12 +127,11 @@ class _Write:
             "payload": None if self.state is None else payload_of(self.state),
             "request_id": self.origin.request_id,
             "request_id_given": self.origin.request_id_given,
-            "created_at": self.at,
             "traceparent": self.origin.traceparent,
         }
 
-    def entry(self, outbox_id: int) -> OutboxEntry:
-        """Give the same as an entry, once it has its number."""
+    def entry(self, outbox_id: int, created_at: datetime) -> OutboxEntry:
+        """Give the same as an entry, once it has its number and its time."""
         return OutboxEntry(
             id=outbox_id,
             entity_type=LISTING,
@@ -143,16 +141,17 @@ class _Write:
             state=self.state,
             request_id=self.origin.request_id,
             request_id_given=self.origin.request_id_given,
-            created_at=self.at,
+            created_at=created_at,
             traceparent=self.origin.traceparent,
         )
 
 
 # Statements that are built once: building one takes longer than PostgreSQL takes to run it.
-_ENQUEUE_SQLITE: Final = insert(outbox).returning(outbox.c.id)
-# The clock of a claim is the database's, see `Primary.now`. The other columns are those of the parameters.
+_ENQUEUE_SQLITE: Final = insert(outbox).returning(outbox.c.id, outbox.c.created_at)
+# The clock is the database's, see `Primary.now`. The other columns are those of the parameters.
 _ENQUEUE: Final = _ENQUEUE_SQLITE.values(
-    claimed_until=func.now() + cast(bindparam("claim", type_=Interval()), Interval())
+    created_at=func.now(),
+    claimed_until=func.now() + cast(bindparam("claim", type_=Interval()), Interval()),
 )
 # The insert of a listing and of its outbox row, with what they have in common sent once. As text: of a tree
 # SQLAlchemy makes a key at each execution. What is the same for most requests is a part of it, and PostgreSQL
@@ -160,10 +159,10 @@ _ENQUEUE: Final = _ENQUEUE_SQLITE.values(
 _CREATE: Final = """
     WITH sent AS (
         SELECT CAST(:id AS varchar) AS id, CAST(:title AS text) AS title,
-            CAST(:price AS numeric({precision}, {scale})) AS price, CAST(:at AS timestamptz) AS at
+            CAST(:price AS numeric({precision}, {scale})) AS price
     ), listing AS (
         INSERT INTO listings (id, title, price, version, created_at, updated_at)
-        SELECT id, title, price, 1, at, at FROM sent
+        SELECT id, title, price, 1, now(), now() FROM sent
     )
     INSERT INTO outbox (
         entity_type, entity_id, operation, version, payload, request_id, request_id_given, created_at,
@@ -171,9 +170,9 @@ _CREATE: Final = """
     )
     SELECT '{entity_type}', id, '{operation}', 1,
         jsonb_build_object('title', title, 'price', price::text, 'createdAt', written, 'updatedAt', written),
-        :request_id, {given}, at, {claimed_until}, {traceparent}
-    FROM sent, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"+00\\:00"') AS written
-    RETURNING id
+        :request_id, {given}, now(), {claimed_until}, {traceparent}
+    FROM sent, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"+00\\:00"') AS written
+    RETURNING id, created_at
 """
 
 
@@ -189,9 +188,7 @@ def _create_statement(claim_seconds: float | None, *, given: bool, traced: bool)
         claimed_until=claimed_until,
         traceparent=":traceparent" if traced else "NULL",
     )
-    return text(sql).bindparams(
-        bindparam("price", type_=listings.c.price.type), bindparam("at", type_=listings.c.created_at.type)
-    )
+    return text(sql).bindparams(bindparam("price", type_=listings.c.price.type))
 
 
 class ListingStore:
@@ -202,16 +199,13 @@ class ListingStore:
 
     async def create(self, title: str, price: Decimal, origin: Origin) -> tuple[Listing, OutboxEntry]:
         """Write a listing and its outbox row in one transaction."""
-        now = datetime.now(UTC)
-        listing = Listing(new_id(), title, price, 1, now, now)
-        write = _Write(listing, Operation.CREATE, now, origin)
         if self._primary.postgresql:
             # One statement is one transaction: one round trip, where BEGIN, two inserts and COMMIT are four.
+            listing_id = new_id()
             parameters = {
-                "id": listing.id,
+                "id": listing_id,
                 "title": title,
                 "price": price,
-                "at": now,
                 "request_id": origin.request_id,
             }
             if origin.traceparent is not None:
@@ -222,10 +216,15 @@ class ListingStore:
                 traced=origin.traceparent is not None,
             )
             async with self._primary.autocommit.connect() as connection:
-                return listing, write.entry((await connection.execute(statement, parameters)).scalar_one())
+                row = (await connection.execute(statement, parameters)).one()
+            at = row.created_at.astimezone(UTC)
+            listing = Listing(listing_id, title, price, 1, at, at)
+            return listing, _Write(listing, Operation.CREATE, origin).entry(row.id, at)
+        at = datetime.now(UTC)
+        listing = Listing(new_id(), title, price, 1, at, at)
         async with self._primary.writing() as connection:
             await connection.execute(insert(listings), asdict(listing))
-            return listing, await self._enqueue(connection, write)
+            return listing, await self._enqueue(connection, _Write(listing, Operation.CREATE, origin))
 
     async def get(self, listing_id: str) -> Listing | None:
         """Read one listing."""
@@ -248,8 +247,7 @@ class ListingStore:
             NotFoundError: there is none.
             VersionConflictError: `expected_version` is given and is not the listing's.
         """
-        now = datetime.now(UTC)
-        changed: dict[str, Any] = {"version": listings.c.version + 1, "updated_at": now}
+        changed: dict[str, Any] = {"version": listings.c.version + 1, "updated_at": self._primary.now()}
         if change.title is not None:
             changed["title"] = change.title
         if change.price is not None:
@@ -258,7 +256,7 @@ class ListingStore:
         async with self._primary.writing() as connection:
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=1)
-            return listing, await self._enqueue(connection, _Write(listing, Operation.UPDATE, now, origin))
+            return listing, await self._enqueue(connection, _Write(listing, Operation.UPDATE, origin))
 
     async def delete(
         self, listing_id: str, origin: Origin, *, expected_version: int | None = None
@@ -269,12 +267,11 @@ class ListingStore:
             NotFoundError: there is none.
             VersionConflictError: `expected_version` is given and is not the listing's.
         """
-        now = datetime.now(UTC)
         async with self._primary.writing() as connection:
             statement = delete(listings).where(listings.c.id == listing_id).returning(listings)
             row = (await connection.execute(statement)).first()
             listing = _expect(row, expected_version, written=0)
-            return await self._enqueue(connection, _Write(listing, Operation.DELETE, now, origin))
+            return await self._enqueue(connection, _Write(listing, Operation.DELETE, origin))
 
     async def exists(self, listing_id: str) -> bool:
         """Tell whether there is such a listing."""
@@ -323,12 +320,13 @@ class ListingStore:
         seconds = write.origin.claim_seconds
         if self._primary.postgresql:
             interval = None if seconds is None else timedelta(seconds=seconds)
-            statement, claim = _ENQUEUE, {"claim": interval}
+            statement, times = _ENQUEUE, {"claim": interval}
         else:
             claimed_until = None if seconds is None else self._primary.now(seconds)
-            statement, claim = _ENQUEUE_SQLITE, {"claimed_until": claimed_until}
-        result = await connection.execute(statement, {**write.values(), **claim})
-        return write.entry(result.scalar_one())
+            statement = _ENQUEUE_SQLITE
+            times = {"created_at": self._primary.now(), "claimed_until": claimed_until}
+        row = (await connection.execute(statement, {**write.values(), **times})).one()
+        return write.entry(row.id, row.created_at)
 
 
 def page_query(after: str | None, limit: int) -> Select[Any]:

@@ -62,20 +62,31 @@ class DeletedError(Exception):
 
 
 class Shadow:
-    """The shadow database. Every call may fail or hang; whoever calls sets the deadline."""
+    """The shadow database. Every call may fail or hang; whoever calls sets the deadline.
 
-    def __init__(self, url: str | URL, engine: AsyncEngine, *, migrate_timeout_seconds: float) -> None:
+    Args:
+        engine: for writes, and for looking whether they can be made.
+        reads: for `get` and `page`, which users wait for: on a pool of their own they take no write's place.
+    """
+
+    def __init__(
+        self, url: str | URL, engine: AsyncEngine, reads: AsyncEngine, *, migrate_timeout_seconds: float
+    ) -> None:
         self._url = url
         self._engine = engine
-        self._reader = read_only(engine)
+        self._reads = reads
+        self._reader = read_only(reads)
         # On PostgreSQL: one statement, its own transaction.
-        self._autocommit = self._reader
+        self._autocommit = read_only(engine)
         self._migrate_timeout = migrate_timeout_seconds
         self._migration: asyncio.Task[None] | None = None
         self._postgresql = engine.dialect.name == "postgresql"
 
     async def prepare(self) -> None:
-        """Bring the shadow to the newest schema once; later calls only ask it for an answer."""
+        """Bring the shadow to the newest schema once; later calls only ask it for an answer.
+
+        Where it gives none it is brought there anew next time: it may be another, with nothing in it.
+        """
         if self._migration is None or (self._migration.done() and _failed(self._migration)):
             self._migration = asyncio.create_task(
                 asyncio.to_thread(migrate, self._url, Database.SHADOW, timeout_seconds=self._migrate_timeout)
@@ -83,8 +94,12 @@ class Shadow:
         # Shielded: a caller's deadline must not start a second thread beside one that hangs.
         await asyncio.shield(self._migration)
         # The table, not just the server: a shadow that cannot take a row must not be called reachable.
-        async with self._reader.connect() as connection:
-            await connection.execute(select(shadow_listings.c.id).limit(1))
+        try:
+            async with self._autocommit.connect() as connection:
+                await connection.execute(select(shadow_listings.c.id).limit(1))
+        except DBAPIError:
+            self._migration = None
+            raise
 
     async def apply(self, entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
         """Write entries in one transaction; an entry older than what the shadow holds changes nothing.
@@ -156,7 +171,7 @@ class Shadow:
 
     async def _versions(self, keys: Collection[str]) -> dict[str, int]:
         query = select(shadow_listings.c.id, shadow_listings.c.version).where(shadow_listings.c.id.in_(keys))
-        async with self._reader.connect() as connection:
+        async with self._autocommit.connect() as connection:
             return {row.id: row.version for row in await connection.execute(query)}
 
     async def close(self) -> None:
@@ -164,6 +179,7 @@ class Shadow:
         if self._migration is not None and not self._migration.done():
             self._migration.cancel()
         await self._engine.dispose()
+        await self._reads.dispose()
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

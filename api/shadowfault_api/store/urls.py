@@ -81,15 +81,17 @@ def create_asynchronous_engine(
 
     Args:
         timeout_seconds: how long to wait to connect (PostgreSQL) or for another writer (SQLite).
-        statement_timeout_seconds: PostgreSQL's own limit on a statement, which ends it on the server too.
+        statement_timeout_seconds: PostgreSQL's own limit on a statement and on its wait for a lock, which
+            ends it on the server too. A shorter one, of the role or in the URL, stays as it is.
     """
     parsed = database_url(url, asynchronous=True)
-    connect_args = _connect_args(parsed, timeout_seconds)
-    if statement_timeout_seconds is not None and parsed.get_backend_name() == "postgresql":
-        connect_args["options"] = f"-c statement_timeout={int(statement_timeout_seconds * 1000)}"
-    engine = create_async_engine(parsed, connect_args=connect_args, **_QUIET | options)
+    engine = create_async_engine(
+        parsed, connect_args=_connect_args(parsed, timeout_seconds), **_QUIET | options
+    )
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine.sync_engine, timeout_seconds)
+    elif statement_timeout_seconds is not None:
+        _limit_statements(engine.sync_engine, statement_timeout_seconds)
     return engine
 
 
@@ -115,6 +117,31 @@ def _connect_args(url: URL, timeout_seconds: float) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": max(1000, round(timeout_seconds * 1000)),
     }
+
+
+# In milliseconds, as `setting` is for these two.
+_LIMIT: Final = """
+    SELECT set_config(name, %(limit)s::text, false) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout')
+        AND (setting::bigint = 0 OR setting::bigint > %(limit)s)
+"""
+
+
+def _limit_statements(engine: Engine, seconds: float) -> None:
+    """Set the limits once a connection is made.
+
+    As `options` of the connection they would take the place of those in the URL, and PgBouncer refuses them.
+    """
+    limit = {"limit": max(1, round(seconds * 1000))}
+
+    @event.listens_for(engine, "connect")
+    def connect(dbapi_connection: DBAPIConnection, _record: object) -> None:
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute(_LIMIT, limit)
+        finally:
+            cursor.close()
+        dbapi_connection.commit()
 
 
 def _prepare_sqlite(engine: Engine, timeout_seconds: float) -> None:
