@@ -119,6 +119,7 @@ class _Answer:
         headers = [
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in (problem.headers or {}).items()),
         ]
         await self.send({"type": "http.response.start", "status": problem.status.value, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
