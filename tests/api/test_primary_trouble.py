@@ -66,9 +66,7 @@ async def test_the_shorter_limit_holds_and_options_of_the_url_stay(
     engine = create_asynchronous_engine(url, statement_timeout_seconds=3)
     try:
         async with engine.connect() as connection:
-            found = {
-                name: (await connection.execute(text(f"SHOW {name}"))).scalar_one() for name in expected
-            }
+            found = {name: (await connection.execute(text(f"SHOW {name}"))).scalar_one() for name in expected}
             await connection.rollback()
             again = (await connection.execute(text("SHOW statement_timeout"))).scalar_one()
     finally:
