@@ -179,6 +179,11 @@ DASHBOARDS: Final = (
                 "s",
             ),
             Panel("Outbox", (("max by (state) (shadow_outbox_rows)", "{{state}}"),)),
+            Panel(
+                "Longest wait in the outbox",
+                (("time() - max(shadow_outbox_oldest_pending_timestamp_seconds)", "oldest pending"),),
+                "s",
+            ),
             Panel("Queues in memory", (("sum(shadow_queue_depth)", "waiting"),)),
             Panel("Circuit breakers", (("sum by (state) (shadow_breaker_state)", "{{state}}"),)),
             Panel(
