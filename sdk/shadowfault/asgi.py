@@ -30,6 +30,7 @@ _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = "application/openmetrics-text"
+_PROTOBUF: Final = "protobuf"
 _EOF: Final = "# EOF\n"
 _LARGEST_BODY: Final = 4096
 _LONGEST_UID: Final = 128
@@ -46,8 +47,9 @@ class ChaosMiddleware:
 
     POST `disarm` stops the faults of the experiment whose UID is in the body (`{"experimentUid": "..."}`).
     GET `health` and GET `metrics` ask the application first: a JSON object gets the member `chaos`, and an
-    exposition gets `chaos_injected_faults_total`, unless it has them. Any other answer but an error of the
-    server (5xx) gives way to a document with nothing else in it.
+    exposition gets `chaos_injected_faults_total`, unless it has them. Where the application has no such path
+    (404, 405), or answers 2xx with something else, a document with nothing else in it takes its place. What
+    it refuses or redirects stays as it is, and so does an exposition that is compressed or in protobuf.
 
     With `account_of` POST `account` answers for an experiment that is over (`{"experimentUid": "..."}`),
     which gives it a verdict. Without it the application is asked, as for any path.
@@ -90,7 +92,7 @@ class ChaosMiddleware:
         if document is not None:
             document.setdefault("chaos", health(self._injector))
             answer.replace(json.dumps(document))
-        elif answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        elif answer.gives_way():
             answer = _Answer.of(json.dumps({"status": "ok", "chaos": health(self._injector)}), _JSON)
         await answer.send(send)
 
@@ -98,13 +100,14 @@ class ChaosMiddleware:
         answer = await _ask(self._app, scope, receive)
         text = answer.exposition()
         if text is None:
-            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            if answer.gives_way() and not answer.unreadable_exposition():
                 answer = _Answer.of(exposition(self._injector), _TEXT)
         elif f"# TYPE {FAULTS_METRIC}" not in text:
             if answer.content_type.startswith(_OPENMETRICS):
                 answer.replace(text.removesuffix(_EOF) + exposition(self._injector, openmetrics=True) + _EOF)
             else:
-                answer.replace(text + exposition(self._injector))
+                end = "" if text.endswith("\n") or not text else "\n"
+                answer.replace(text + end + exposition(self._injector))
         await answer.send(send)
 
     async def _disarm(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,7 +187,16 @@ class _Answer:
         if not self._readable() or not is_one or self.status != HTTPStatus.OK:
             return None
         text = self.body.decode("utf-8", "replace")
-        return text if "# TYPE " in text or not text.strip() else None
+        is_one = "version=" in self.content_type or "# TYPE " in text or not text.strip()
+        return text if is_one else None
+
+    def unreadable_exposition(self) -> bool:
+        """Whether this is, or may be, an exposition nothing can be added to."""
+        return self.status == HTTPStatus.OK and (not self._readable() or _PROTOBUF in self.content_type)
+
+    def gives_way(self) -> bool:
+        """Whether something else may take its place: there is nothing, or nothing that was asked for."""
+        return self.status in _ABSENT or HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     def replace(self, text: str) -> None:
         self.body = text.encode()
@@ -215,10 +227,19 @@ async def _ask(app: App, scope: Scope, receive: Receive) -> _Answer:
         elif message["type"] == "http.response.body":
             answer.body += message.get("body", b"")
 
-    # What is compressed cannot be added to.
-    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
+    headers = [
+        (name, _without_protobuf(value) if name.lower() == b"accept" else value)
+        for name, value in scope["headers"]
+        if name.lower() != b"accept-encoding"  # what is compressed cannot be added to
+    ]
     await app({**scope, "headers": headers}, receive, keep)
     return answer
+
+
+def _without_protobuf(accept: bytes) -> bytes:
+    """Prometheus may prefer a format to which no line of text can be added."""
+    ranges = [one for one in accept.split(b",") if _PROTOBUF.encode() not in one]
+    return b",".join(ranges) or b"*/*"
 
 
 async def _body(receive: Receive) -> bytes:

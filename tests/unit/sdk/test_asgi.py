@@ -41,7 +41,9 @@ def answering(
 
 
 class Answer:
-    def __init__(self, app: App, method: str, path: str, *parts: bytes, root_path: str = "") -> None:
+    def __init__(
+        self, app: App, method: str, path: str, *parts: bytes, root_path: str = "", accept: str = ""
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -51,7 +53,7 @@ class Answer:
             "method": method,
             "path": path,
             "root_path": root_path,
-            "headers": [(b"accept-encoding", b"gzip")],
+            "headers": [(b"accept-encoding", b"gzip"), *([(b"accept", accept.encode())] if accept else [])],
         }
         asyncio.run(app(scope, self._receive, self._send))  # type: ignore[arg-type]
 
@@ -163,6 +165,58 @@ def test_metrics_are_added_to_those_there_are_and_once() -> None:
     assert (sample.labels, sample.value) == ({"entity_type": 'A"\\\nB', "operation": "read"}, 1)
     twice = ChaosMiddleware(ChaosMiddleware(inner, injector), injector)
     assert Answer(twice, "GET", "/metrics").body == answer.body
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        answering(401, b"no", "text/plain"),
+        answering(403, b"no", "text/html"),
+        answering(307, b"", "text/plain", (b"location", b"/elsewhere")),
+        answering(500, b"broken"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/metrics", "/health"])
+def test_what_an_application_refuses_or_redirects_stays_so(inner: App, path: str) -> None:
+    own = Answer(inner, "GET", path)
+    answer = Answer(ChaosMiddleware(inner, None), "GET", path)
+    assert (answer.status, answer.headers, answer.body) == (own.status, own.headers, own.body)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        answering(200, b"\x1f\x8b", "text/plain; version=0.0.4", (b"content-encoding", b"gzip")),
+        answering(200, b"\x0a\x02up", "application/vnd.google.protobuf; encoding=delimited"),
+    ],
+)
+def test_metrics_that_cannot_be_added_to_are_not_lost(inner: App) -> None:
+    assert Answer(ChaosMiddleware(inner, None), "GET", "/metrics").body == Answer(inner, "GET", "/").body
+
+
+def test_metrics_without_types_are_metrics() -> None:
+    inner = answering(200, b"up 1", "text/plain; version=0.0.4")
+    body = Answer(ChaosMiddleware(inner, FaultInjector(ALWAYS)), "GET", "/metrics").body
+    assert body.startswith(b"up 1\n# HELP chaos_injected_faults_total")
+
+
+@pytest.mark.parametrize(
+    ("accept", "asked"),
+    [
+        ("application/vnd.google.protobuf;encoding=delimited;q=0.6,text/plain;q=0.5", "text/plain;q=0.5"),
+        ("application/vnd.google.protobuf", "*/*"),
+        ("text/plain", "text/plain"),
+    ],
+)
+def test_an_application_is_asked_for_text(accept: str, asked: str) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(scope["headers"])
+        await answering()(scope, receive, send)
+
+    Answer(ChaosMiddleware(app, None), "GET", "/metrics", accept=accept)
+    assert seen == [(b"accept", asked.encode())]
 
 
 def test_openmetrics_stays_openmetrics() -> None:
