@@ -83,6 +83,7 @@ chart-readme: $(STAMP) ## Write the chart's README, the dashboards and the gener
 	@$(BIN)/python -m shadowfault_packaging.dashboards
 	@$(BIN)/python -m shadowfault_packaging.endings
 	@$(BIN)/python -m shadowfault_packaging.metrics
+	@$(BIN)/python -m shadowfault_packaging.settings
 
 check: lint types contracts test ## All of what CI runs, but the demo
 

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     port: int = Field(default=4000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What is logged at least."
+    )
     admin_token: SecretStr | None = Field(
         default=None,
         min_length=16,

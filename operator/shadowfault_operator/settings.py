@@ -13,23 +13,45 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SHADOWFAULT_", populate_by_name=True)
 
-    # Namespaces to serve, separated by commas; empty for all.
-    namespaces: Annotated[tuple[str, ...], NoDecode] = ()
-    # The operator's own namespace, where the global halt is.
-    namespace: Annotated[str, Field(min_length=1, validation_alias="POD_NAMESPACE")] = "shadowfault-system"
-    # Where /healthz, /readyz and /metrics are served.
-    host: Annotated[str, Field(validation_alias="HOST")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, validation_alias="PORT")] = 8080
+    namespaces: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(description="Namespaces to serve, separated by commas; empty for all."),
+    ] = ()
+    namespace: Annotated[
+        str,
+        Field(
+            min_length=1,
+            validation_alias="POD_NAMESPACE",
+            description="The operator's own namespace, where the global halt is.",
+        ),
+    ] = "shadowfault-system"
+    host: Annotated[
+        str,
+        Field(
+            validation_alias="HOST",
+            description="Address of `/healthz`, `/readyz` and `/metrics`; 0.0.0.0 in a container.",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, validation_alias="PORT", description="Their port.")] = 8080
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="LOG_LEVEL")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Field(validation_alias="LOG_LEVEL", description="What is logged at least."),
     ] = "INFO"
-    log_format: Literal["json", "console"] = "json"
-    # Experiments worked on at the same time.
-    workers: Annotated[int, Field(ge=1, le=256)] = 32
-    # Seconds between two looks at everything, for what a watch may have missed.
-    resync_seconds: Annotated[float, Field(gt=0)] = 300
-    # Seconds between two looks at the metrics of what runs, for stop conditions.
-    scrape_seconds: Annotated[float, Field(gt=0)] = 5
+    log_format: Annotated[
+        Literal["json", "console"], Field(description="One JSON object a line, or text for a terminal.")
+    ] = "json"
+    workers: Annotated[
+        int, Field(ge=1, le=256, description="Experiments that are worked on at the same time.")
+    ] = 32
+    resync_seconds: Annotated[
+        float,
+        Field(gt=0, description="Pause between two looks at everything, for what a watch may have missed."),
+    ] = 300
+    scrape_seconds: Annotated[
+        float,
+        Field(gt=0, description="Pause between two looks at a target's metrics, for stop conditions."),
+    ] = 5
 
     @field_validator("namespaces", mode="before")
     @classmethod

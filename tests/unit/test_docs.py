@@ -10,7 +10,7 @@ import pytest
 from shadowfault_api.evidence.record import DETAIL_FIELDS, EventType
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.verdict import Finding
-from shadowfault_packaging import metrics
+from shadowfault_packaging import metrics, settings
 from shadowfault_packaging.endings import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,16 @@ def test_the_page_of_metrics_is_current() -> None:
         "evidence_last_seal_timestamp_seconds",
     ):
         assert f"| `{name}" in text
+
+
+def test_the_page_of_settings_is_current() -> None:
+    """`make chart-readme` writes it anew."""
+    text = settings.PAGE.read_text()
+    assert text == settings.page()
+    assert "| `SHADOW_TIMEOUT_SECONDS` | `2` | " in text
+    assert "| `SHADOWFAULT_NAMESPACES` |  | " in text
+    assert "| `POD_NAMESPACE` | `shadowfault-system` | " in text
+    assert "None |" not in text, "a variable without a meaning"
 
 
 def test_every_type_and_detail_of_evidence_is_explained() -> None:
