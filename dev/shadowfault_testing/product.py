@@ -278,7 +278,15 @@ class Product:
 
     def verified_by_pods(self, name: str) -> list[Json]:
         """Run the verifier's CronJob now, and return what its pods report."""
+        self.start_verifying(name)
+        return self.verified(name)
+
+    def start_verifying(self, name: str) -> None:
+        """Run the verifier's CronJob now."""
         self.kubectl("create", "job", name, "--from=cronjob/shadow-discrepancy-verifier")
+
+    def verified(self, name: str) -> list[Json]:
+        """Wait for the end of a run of the verifier, and return what its pods report."""
         eventually(f"job {name} to end", lambda: self._job_is_over(name), seconds=120)
         lines = self._job_log(name).splitlines()
         return [dict(json.loads(line)) for line in lines if line.startswith('{"runId"')]

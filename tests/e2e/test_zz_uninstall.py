@@ -32,9 +32,18 @@ def test_upgrade_and_rollback_with_an_experiment_running(staging: Product) -> No
 
 
 def test_the_verifier_in_shards_after_an_upgrade(staging: Product) -> None:
-    # Each run is a sweep: elsewhere shards share the one that is due, and one of them looks at what changed.
-    staging.upgrade("verifier.shards=3", "verifier.fullSweepEvery=0s")
-    reports = staging.verified_by_pods("sharded")
+    rows = int(staging.sql("SELECT count(*) AS n FROM listings")[0]["n"])
+    staging.upgrade(
+        "verifier.shards=3",
+        # Each run is a sweep: else shards share the one that is due, and one looks at what changed.
+        "verifier.fullSweepEvery=0s",
+        # Slow enough to be caught in the middle.
+        f"verifier.rowsPerSecond={max(3, rows // 15)}",
+    )
+    staging.start_verifying("sharded")
+    killed = eventually("a shard to be in the middle of its part", lambda: _pod_at_work(staging, "sharded"))
+    staging.kubectl("delete", "pod", killed, "--grace-period=0", "--force")
+    reports = staging.verified("sharded")
     merged = [one for one in reports if "mode" in one]
     assert (len(reports), len(merged)) == (3, 1)
     job = staging.find("job", "sharded")
@@ -42,10 +51,25 @@ def test_the_verifier_in_shards_after_an_upgrade(staging: Product) -> None:
     assert job["status"]["succeeded"] == 3
     (report,) = merged
     assert (report["runId"], report["sweep"]["parts"]) == (job["metadata"]["uid"], 3)
-    assert report["scanned"]["primary"] == int(staging.sql("SELECT count(*) AS n FROM listings")[0]["n"])
+    assert report["scanned"]["primary"] == rows
     runs = staging.sql(f"SELECT state, trigger FROM job_runs WHERE id = '{report['runId']}'")
     assert runs == [{"state": "succeeded", "trigger": "schedule"}]
     staging.upgrade()
+
+
+def _pod_at_work(staging: Product, job: str) -> str | None:
+    """Name a pod of a sharded run whose part has begun and not ended."""
+    run = (staging.find("job", job) or {})["metadata"]["uid"]
+    begun = staging.sql(
+        "SELECT number FROM verifier_parts JOIN verifier_sweeps ON verifier_sweeps.id = sweep_id"
+        f" WHERE run_id = '{run}' AND rows_looked_at > 0 AND ended_at IS NULL ORDER BY number LIMIT 1"
+    )
+    if not begun:
+        return None
+    index = f"batch.kubernetes.io/job-completion-index={begun[0]['number']}"
+    labels = f"batch.kubernetes.io/job-name={job},{index}"
+    query = ("get", "pods", "-l", labels, "--field-selector=status.phase=Running", "-o", "name")
+    return staging.kubectl(*query).stdout.strip().removeprefix("pod/") or None
 
 
 def test_uninstall_with_a_running_experiment_and_reinstall(product: Product) -> None:
