@@ -84,6 +84,25 @@ def test_deployments_are_patched_in_allowed_namespaces_only(helm: Helm) -> None:
     assert "shadowfault-injector" not in {item["roleRef"]["name"] for item in default}
 
 
+def test_authors_are_who_may_view_and_edit_and_need_not_be(helm: Helm) -> None:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+
+    def aggregated(*settings: str) -> dict[str, set[str]]:
+        return {
+            role["metadata"]["name"]: {
+                name.removeprefix(prefix) for name in role["metadata"]["labels"] if name.startswith(prefix)
+            }
+            for role in of_kind(helm.objects("default", *settings), "ClusterRole")
+            if role["metadata"]["labels"]["app.kubernetes.io/component"] == "authors"
+        }
+
+    assert aggregated() == {
+        "shadowfault-view": {"view", "edit", "admin"},
+        "shadowfault-edit": {"edit", "admin"},
+    }
+    assert aggregated("aggregateClusterRoles=false") == {}
+
+
 def test_every_pod_has_a_network_policy_that_names_its_peers(rendered: list[Json]) -> None:
     policies = of_kind(rendered, "NetworkPolicy")
     for name, metadata, _ in pods(rendered):

@@ -31,7 +31,17 @@ def test_upgrade_and_rollback_with_an_experiment_running(staging: Product) -> No
     assert staging.chaos_env() == {}
 
 
+# Rows for shards to share, whatever tests have left: the same in both databases.
+_ENOUGH = """
+    INSERT INTO listings (id, title, price, version, created_at, updated_at)
+    SELECT '01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'listing ' || n, n, 1, at, at
+    FROM generate_series(1, 600) AS n, (SELECT timestamptz '2026-01-01' AS at) AS moment
+"""
+
+
 def test_the_verifier_in_shards_after_an_upgrade(staging: Product) -> None:
+    for database in ("primary", "shadow"):
+        staging.sql(_ENOUGH, database)
     rows = int(staging.sql("SELECT count(*) AS n FROM listings")[0]["n"])
     staging.upgrade(
         "verifier.shards=3",

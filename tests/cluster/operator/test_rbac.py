@@ -204,3 +204,28 @@ def test_no_role_has_a_wildcard_and_the_injector_is_bound_in_namespaces_only() -
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
         if item["kind"] == "ClusterRoleBinding":
             assert item["roleRef"]["name"] != "shadowfault-injector"
+
+
+@pytest.mark.parametrize(
+    ("role", "looks", "writes"), [("view", "yes", "no"), ("edit", "yes", "yes"), ("admin", "yes", "yes")]
+)
+def test_the_clusters_own_roles_hold_for_experiments_too(
+    own_ground: Ground, role: str, looks: str, writes: str
+) -> None:
+    cluster, namespace = own_ground.cluster, own_ground.namespace
+    cluster.kubectl("apply", "-f", str(DEPLOY / "authors.yaml"))
+    cluster.kubectl(
+        "-n", namespace, "create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}er"
+    )
+
+    def may(verb: str, kind: str, *more: str) -> str:
+        asked = ("-n", namespace, "auth", "can-i", verb, f"{kind}.chaos.shadowfault.dev", f"--as={role}er")
+        return cluster.kubectl(*asked, *more, check=False).stdout.strip()
+
+    for kind in ("chaosexperiments", "chaosschedules"):
+        # The controller that adds the rules takes a moment.
+        eventually("the rules to be added", lambda kind=kind: may("list", kind) == looks)
+        for verb in ("create", "patch", "delete"):
+            eventually(f"{verb}: {writes}", lambda kind=kind, verb=verb: may(verb, kind) == writes)
+    # What an experiment came to is the operator's to say.
+    assert may("patch", "chaosexperiments", "--subresource=status") == "no"
