@@ -64,7 +64,9 @@ def grants(which: Database, duty: Duty, role: str, schema: str) -> list[str]:
         statements.append(f"REVOKE ALL ON {prepare} FROM {name}")
         grant("SELECT", *evidence)
         if serves:
-            grant("INSERT", _named(evidence_records, schema))
+            # Not `txid`, by which the sealer knows what it has been through.
+            columns = ", ".join(_quoted(column.name) for column in evidence_records.columns)
+            grant(f"INSERT ({columns})", _named(evidence_records, schema))
         if duty in {Duty.SERVICE, Duty.SEALER}:
             grant("INSERT", *(_named(table, schema) for table in _SEALING))
             grant("EXECUTE", prepare)
