@@ -41,6 +41,22 @@ def test_plan_draws_rows_of_fifty_with_their_number() -> None:
     ]
 
 
+def test_plan_prints_what_becomes_of_requests_with_an_id() -> None:
+    injector = shadowfault.FaultInjector(shadowfault.ChaosConfig(enabled=True, fail_rate=0.3, seed="s1"))
+    ids = [f"request-{number}" for number in range(40)]
+    surface = shadowfault.Surface.SHADOW_WRITE
+    failing = [one for one in ids if injector.check(surface, "Listing", "create", request_id=one)]
+    assert 0 < len(failing) < len(ids)
+
+    options = ["--seed", "s1", "--rate", "0.3", "--request-id", ids[0], "--request-id", "-"]
+    lines = "\n".join([*ids[1:], ""])
+    document = runner.invoke(plan_app, [*options, "-o", "json"], input=lines)
+    assert (document.exit_code, json.loads(document.output)["failing"]) == (0, failing)
+    text = runner.invoke(plan_app, options, input=lines).output.splitlines()
+    assert [line for line in text if line.startswith("x")] == [f"x  {one}" for one in failing]
+    assert text[-1] == f"{len(failing)} of 40 Listing create requests fail (x)"
+
+
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan", "often"])
 def test_plan_refuses_a_rate_that_is_none(rate: str) -> None:
     answer = runner.invoke(plan_app, ["--seed", "s1", "--rate", rate])
