@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     port: int = Field(default=4000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="What is logged at least."
+        default="INFO", description="Lowest level that is logged."
     )
     admin_token: SecretStr | None = Field(
         default=None,
@@ -49,7 +49,8 @@ class Settings(BaseSettings):
 
     database_pool_size: int = Field(default=15, ge=1, le=500, description="Connections to the primary.")
     database_timeout_seconds: _Seconds = Field(
-        default=10.0, description="Wait for a connection of the primary, and limit of a statement there."
+        default=10.0,
+        description="Maximum wait for a connection of the primary, and maximum time of a statement there.",
     )
 
     shadow_timeout_seconds: _Seconds = Field(default=2.0, description="Deadline of one shadow write.")
@@ -57,9 +58,11 @@ class Settings(BaseSettings):
     shadow_batch_size: int = Field(default=200, ge=1, le=1000, description="Shadow writes in a transaction.")
     shadow_batch_seconds: float = Field(default=0.05, ge=0, le=1, description="Time to collect a batch.")
     shadow_claim_seconds: _Seconds = Field(
-        default=30.0, description="How long a pending row stays with the replica that took it."
+        default=30.0, description="How long a pending row is reserved for the replica that took it."
     )
-    shadow_sweep_seconds: _Seconds = Field(default=2.0, description="Pause between looks for pending rows.")
+    shadow_sweep_seconds: _Seconds = Field(
+        default=2.0, description="Pause between two searches for pending rows."
+    )
     shadow_breaker_failures: int = Field(
         default=3, ge=1, description="Failed batches in a row that open the breaker."
     )
@@ -71,32 +74,32 @@ class Settings(BaseSettings):
         default=86400.0,
         ge=0,
         allow_inf_nan=False,
-        description="Record a write as failed (circuit_open) once it has waited this long; 0: never.",
+        description="Record a write as failed (circuit_open) when it has waited this long; 0: never.",
     )
 
     verifier_interval_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="Run the verifier in this process every so often; 0 leaves it to a CronJob.",
+        description="Interval at which this process runs the verifier; 0 leaves it to a CronJob.",
     )
     verifier_schedule: str = Field(
         default="*/15 * * * *",
-        description="When the CronJob runs the verifier, in cron's notation and UTC; off: nothing does. "
-        "Shown in the list of jobs, and no more: it starts nothing.",
+        description="When the CronJob runs the verifier, as a cron expression in UTC; off: there is none. "
+        "Only shown in the list of jobs: it starts nothing.",
     )
     verifier_full_every_seconds: float = Field(
         default=86400.0,
         ge=0,
         le=315_360_000,
         allow_inf_nan=False,
-        description="In which time the verifier's scheduled, incremental passes look at every row once; "
+        description="Time in which the verifier's scheduled, incremental passes together look at every row; "
         "0: each of them does.",
     )
     verifier_rows_per_second: float | None = Field(
         default=None,
         ge=1,
         allow_inf_nan=False,
-        description="Rows of a side the verifier reads in a second at most; no limit without it.",
+        description="Maximum rows per second that the verifier reads from each side; no limit without it.",
     )
     evidence_database_url: _Url | None = Field(
         default=None,
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
         default=0.2,
         ge=0,
         le=3600,
-        description="Pause between looks for evidence to seal; 0 leaves it to `shadowfault evidence seal`.",
+        description="Pause between two seals; 0 leaves sealing to `shadowfault evidence seal`.",
     )
     evidence_signing_key_file: Path | None = Field(
         default=None, description="Ed25519 private key, PEM; seals are not signed without it."

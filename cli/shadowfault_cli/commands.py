@@ -73,7 +73,7 @@ def verify(ctx: typer.Context) -> None:
 
 @app.command(**_DELEGATED)
 def repair(ctx: typer.Context) -> None:
-    """Write chosen discrepancies anew from the primary to the shadow; a dry run, unless told to write."""
+    """Copy chosen discrepancies from the primary to the shadow again; a dry run without --apply."""
     _delegate("shadowfault_api.repair.cli", ctx)
 
 
@@ -85,25 +85,25 @@ def evidence(ctx: typer.Context) -> None:
 
 @app.command(**_DELEGATED)
 def db(ctx: typer.Context) -> None:
-    """Bring the schema of both databases up to date, or wait until it is."""
+    """Migrate both databases, wait for them, or grant rights to roles."""
     _delegate("shadowfault_api.store.cli", ctx)
 
 
 @app.command(**_DELEGATED)
 def halt(ctx: typer.Context) -> None:
-    """End every experiment at once and refuse new ones, until the halt is lifted."""
+    """End every experiment at once and refuse new ones until the halt is lifted."""
     _delegate("shadowfault_operator.halt_cli", ctx)
 
 
 @app.command(**_DELEGATED)
 def drain(ctx: typer.Context) -> None:
-    """End every experiment of the cluster and wait until the targets are restored: before an uninstall."""
+    """End every experiment of the cluster and wait until all targets are restored, before an uninstall."""
     _delegate("shadowfault_operator.drain", ctx)
 
 
 @app.command(**_DELEGATED)
 def plan(ctx: typer.Context) -> None:
-    """Print in advance which calls a seed makes fail."""
+    """Print in advance which calls or requests a seed makes fail."""
     _delegate("shadowfault_cli.plan", ctx)
 
 

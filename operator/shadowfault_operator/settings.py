@@ -36,21 +36,21 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535, validation_alias="PORT", description="Their port.")] = 8080
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        Field(validation_alias="LOG_LEVEL", description="What is logged at least."),
+        Field(validation_alias="LOG_LEVEL", description="Lowest level that is logged."),
     ] = "INFO"
     log_format: Annotated[
         Literal["json", "console"], Field(description="One JSON object a line, or text for a terminal.")
     ] = "json"
     workers: Annotated[
-        int, Field(ge=1, le=256, description="Experiments that are worked on at the same time.")
+        int, Field(ge=1, le=256, description="Experiments that are processed at the same time.")
     ] = 32
     resync_seconds: Annotated[
         float,
-        Field(gt=0, description="Pause between two looks at everything, for what a watch may have missed."),
+        Field(gt=0, description="Pause between two full resyncs, in case a watch missed something."),
     ] = 300
     scrape_seconds: Annotated[
         float,
-        Field(gt=0, description="Pause between two looks at a target's metrics, for stop conditions."),
+        Field(gt=0, description="Pause between two reads of a target's metrics, for stop conditions."),
     ] = 5
 
     @field_validator("namespaces", mode="before")

@@ -85,7 +85,7 @@ def seal_command(
 @app.command("verify")
 def verify_command(  # noqa: PLR0913, PLR0917 - an option is an argument
     file: Annotated[
-        Path | None, typer.Option(help="An export, '-' for stdin; the database without it.", allow_dash=True)
+        Path | None, typer.Option(help="An export, '-' for stdin. Default: the database.", allow_dash=True)
     ] = None,
     public_key: Annotated[
         list[Path] | None,
@@ -104,11 +104,11 @@ def verify_command(  # noqa: PLR0913, PLR0917 - an option is an argument
     ] = None,
     at_least: Annotated[int, typer.Option(min=0, help="The newest seal must have this number or more.")] = 0,
     whole: Annotated[
-        bool, typer.Option("--whole", help="With --file: it must be of everything, from the first seal on.")
+        bool, typer.Option("--whole", help="With --file: it must cover all evidence, from the first seal on.")
     ] = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
-    """Find every record or seal that was changed, removed, inserted or put elsewhere, and name it.
+    """Find every record or seal that was changed, removed, inserted or moved, and name it.
 
     Only --expect-head or --at-least can tell that the newest seals were cut off, only --expect-head or
     --public-key that the whole chain was made anew, and only --whole that an export was narrowed down.
@@ -137,11 +137,12 @@ def verify_command(  # noqa: PLR0913, PLR0917 - an option is an argument
 def export_command(
     output: Annotated[str, typer.Option("--output", "-o", help="The file; '-' is stdout.")] = "-",
     since: Annotated[
-        str | None, typer.Option(help="Seals with a record from then on: 2026-01-31[T12:00:00], UTC.")
+        str | None,
+        typer.Option(help="Seals with a record at or after this time: 2026-01-31[T12:00:00], UTC."),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Seals with a record before then.")] = None,
+    until: Annotated[str | None, typer.Option(help="Seals with a record before this time.")] = None,
     event_type: Annotated[
-        list[EventType] | None, typer.Option(help="Only these records, the others by their hash.")
+        list[EventType] | None, typer.Option(help="Export only these records; of the others only the hash.")
     ] = None,
 ) -> None:
     """Write evidence and its seals as JSON Lines, to be verified without a database: see docs/evidence.md.

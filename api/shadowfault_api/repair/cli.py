@@ -40,7 +40,7 @@ def repair_command(  # noqa: PLR0913, PLR0917 - an option is an argument
         typer.Option(metavar="ID", help="An evidence record of a failure or a discrepancy. Likewise."),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="ID", help="What this run of the verifier entered.")
+        str | None, typer.Option(metavar="ID", help="What this run of the verifier found.")
     ] = None,
     key: Annotated[
         list[str] | None,
@@ -54,25 +54,25 @@ def repair_command(  # noqa: PLR0913, PLR0917 - an option is an argument
         bool,
         typer.Option(
             "--delete-unexplained",
-            help="Make tombstones also of rows only the shadow has where no delete is on record. "
-            "The primary may have lost them, and the shadow's copy be the last.",
+            help="Also make tombstones for rows that only the shadow has and whose delete is not on record. "
+            "The primary may have lost them, and the shadow may hold the last copy.",
         ),
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST_LIMIT, help="Keys at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_LIMIT, help="Maximum number of keys.")] = 1000,
     batch_size: Annotated[
         int, typer.Option(min=1, max=1000, help="Rows written to the shadow in one transaction.")
     ] = 100,
     rows_per_second: Annotated[
-        float | None, typer.Option(min=0.01, help="Keys in a second at most, over the whole repair.")
+        float | None, typer.Option(min=0.01, help="Maximum keys per second, over the whole repair.")
     ] = None,
     statement_timeout: Annotated[
-        float, typer.Option(min=0.01, max=3600, help="Limit of one statement, in seconds.")
+        float, typer.Option(min=0.01, max=3600, help="Maximum time of one statement, in seconds.")
     ] = 30.0,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="table, or json on one line.")
     ] = Output.TABLE,
 ) -> None:
-    """Write chosen discrepancies anew from the primary to the shadow. A dry run, unless --apply is given.
+    """Copy chosen discrepancies from the primary to the shadow again. A dry run without --apply.
 
     The databases are those of DATABASE_URL and SHADOW_DATABASE_URL.
 

@@ -27,7 +27,7 @@ _Which = Annotated[
     list[Database] | None, typer.Option("--database", help="Only this one; may be given twice.")
 ]
 _Wait = Annotated[
-    float, typer.Option("--wait", min=0, max=3600, help="How long to try, in seconds, while it is away.")
+    float, typer.Option("--wait", min=0, max=3600, help="How many seconds to try while it does not answer.")
 ]
 
 

@@ -60,11 +60,11 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
         bool,
         typer.Option(
             "--exit-zero",
-            help="Exit 0 with discrepancies too: for a CronJob, whose Job would count as failed. 2 stays 2.",
+            help="Exit 0 also with discrepancies, so that a CronJob's Job does not fail. 2 stays 2.",
         ),
     ] = False,
     trigger: Annotated[
-        StartedBy, typer.Option(help="What the list of runs shows; a CronJob says schedule.")
+        StartedBy, typer.Option(help="Shown in the list of runs; the CronJob sets schedule.")
     ] = StartedBy.CLI,
     mode: Annotated[
         Mode,
@@ -75,23 +75,23 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
         typer.Option(
             parser=parse_duration,
             metavar="DURATION",
-            help="In which time incremental passes look at every row once, such as 24h; 0: each pass is "
-            "full. VERIFIER_FULL_EVERY_SECONDS without it.",
+            help="Time in which incremental passes together look at every row, such as 24h; 0: each pass is "
+            "full. Default: VERIFIER_FULL_EVERY_SECONDS.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a sweep that did not come to its end.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a sweep that was interrupted.")] = False,
     rows_per_second: Annotated[
         float | None,
         typer.Option(
-            min=1, help="Rows read of a side in a second at most. VERIFIER_ROWS_PER_SECOND without it."
+            min=1, help="Maximum rows per second from each side. Default: VERIFIER_ROWS_PER_SECOND."
         ),
     ] = None,
     shards: Annotated[
         int,
         typer.Option(
-            min=1, max=MOST_SHARDS, help="Processes that share a sweep, each with a part of the keys."
+            min=1,
+            max=MOST_SHARDS,
+            help="Number of processes that share a sweep, each with a part of the keys.",
         ),
     ] = 1,
     shard: Annotated[
@@ -99,20 +99,22 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
         typer.Option(
             min=0,
             envvar="JOB_COMPLETION_INDEX",
-            help="Which of them this is, from 0; an Indexed Job says it.",
+            help="Number of this process, from 0; an Indexed Job sets it.",
         ),
     ] = None,
     run_id: Annotated[
         str | None,
         typer.Option(
-            "--run-id", envvar="VERIFIER_RUN_ID", help="What the shards of one run share; the Job's UID does."
+            "--run-id",
+            envvar="VERIFIER_RUN_ID",
+            help="Any text that the shards of one run have in common, such as the Job's UID.",
         ),
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Rows read at a time from each store.")
+        int, typer.Option(min=1, max=10_000, help="Rows that are read from each store at a time.")
     ] = 1000,
     statement_timeout: Annotated[
-        float, typer.Option(min=0.01, max=3600, help="Limit of one statement, in seconds.")
+        float, typer.Option(min=0.01, max=3600, help="Maximum time of one statement, in seconds.")
     ] = 30.0,
 ) -> None:
     """Compare primary and shadow, and record every discrepancy as evidence.
@@ -120,7 +122,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - typer: an option is an argument
     The databases are those of DATABASE_URL and SHADOW_DATABASE_URL.
 
     Exits 0 when no discrepancy is open, 1 when one is, 2 when the stores could not be compared. Of several
-    shards only the one that ends last says 1.
+    shards only the last one to end exits with 1.
     """
     if resume and mode is Mode.INCREMENTAL:
         raise _not_verified("--resume is for a full pass: an incremental one goes on with its sweep anyway")
