@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from shadowfault_testing.databases import DatabasePair, postgresql_pair, sqlite_pair
@@ -24,10 +25,20 @@ settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """What a test sets up for logging goes with it: its stream is closed by the next one."""
+    """What a test sets up for logging goes with it: its stream is closed by the next one.
+
+    A logger that a module keeps must not keep the configuration it was first used under: a later test that
+    captures log lines would see none.
+    """
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
-    yield
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+        )
+        yield
+    structlog.reset_defaults()
     for handler in list(root.handlers):
         # None of pytest's own, which come and go with the phases of a test.
         if type(handler) is logging.StreamHandler and handler not in before:

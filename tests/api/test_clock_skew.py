@@ -81,7 +81,7 @@ async def test_nothing_is_given_up_early_and_no_claim_taken_over(databases: Data
 
 @pytest.mark.usefixtures("wrong_clock")
 async def test_the_verifier_takes_what_is_in_flight_for_no_discrepancy(databases: DatabasePair) -> None:
-    async with running(databases, **OPTIONS) as service:
+    async with running(databases, shadow_breaker_reset_seconds=3600.0, **OPTIONS) as service:
         await service.create()
         await service.settled()
         service.resources.writer.breaker.trip()
