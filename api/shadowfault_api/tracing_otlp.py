@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -35,7 +36,8 @@ class OtlpTracing:
         self._provider = TracerProvider(
             resource=Resource.create({} if named else {"service.name": _SERVICE}), shutdown_on_exit=False
         )
-        self._processor = BatchSpanProcessor(OTLPSpanExporter())
+        self._exporter = OTLPSpanExporter()
+        self._processor = BatchSpanProcessor(self._exporter)
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("shadowfault_api")
         self._propagator = TraceContextTextMapPropagator()
@@ -85,7 +87,12 @@ class OtlpTracing:
 
     def close(self, seconds: float) -> None:
         """Send what is left; a receiver that does not answer is not waited for longer than `seconds`."""
-        self._processor.force_flush(int(seconds * 1000))
+        flushing = Thread(target=self._processor.force_flush, name="traces-flush", daemon=True)
+        flushing.start()
+        flushing.join(seconds)
+        if flushing.is_alive():
+            # It keeps to no time of its own (open-telemetry/opentelemetry-python issue 4568): this ends it.
+            self._exporter.shutdown()
         self._provider.shutdown()
 
     def _span_context(self, traceparent: str) -> SpanContext:

@@ -229,7 +229,8 @@ async def test_a_newer_successful_write_clears_the_older_failures_of_its_key(sta
 
 
 async def test_a_failure_and_its_evidence_are_recorded_together_or_not_at_all(start: Start) -> None:
-    service = await start(chaos=EVERYTHING_FAILS)
+    # What could not be recorded is tried again when its claim has run out.
+    service = await start(chaos=EVERYTHING_FAILS, shadow_timeout_seconds=0.5, shadow_claim_seconds=1.5)
     if service.databases.backend == "sqlite":
         service.primary(
             "CREATE TRIGGER no_room BEFORE INSERT ON evidence_records BEGIN SELECT RAISE(ABORT, 'full'); END"
@@ -322,7 +323,7 @@ async def test_a_write_older_than_what_the_shadow_holds_changes_nothing_and_says
 
 async def test_a_write_overtaken_at_another_replica_is_settled_once(start: Start) -> None:
     """Replica one holds version 1; replica two writes version 2 and is done first."""
-    one = await start()
+    one = await start(shutdown_grace_seconds=0.2)  # its queue is not worked off
     await _paused(one)
     two = await start()
     listing = await one.create()
