@@ -92,7 +92,7 @@ class OtlpTracing:
         flushing.join(seconds)
         if flushing.is_alive():
             # It keeps to no time of its own (open-telemetry/opentelemetry-python issue 4568): this ends it.
-            self._exporter.shutdown()
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
         self._provider.shutdown()
 
     def _span_context(self, traceparent: str) -> SpanContext:
