@@ -19,7 +19,7 @@ from shadowfault_api.accounts.store import AccountStore
 from shadowfault_api.accounts.tally import Tally
 from shadowfault_api.evidence.sealing import Sealing
 from shadowfault_api.http import admin, listings, operations, problems, repairs
-from shadowfault_api.http.middleware import RequestMiddleware
+from shadowfault_api.http.middleware import InFlight, RequestMiddleware
 from shadowfault_api.http.resources import Resources
 from shadowfault_api.jobs import Jobs
 from shadowfault_api.metrics import Metrics
@@ -54,6 +54,9 @@ _log: Final = structlog.get_logger("shadowfault.app")
 _SHADOW_WRITES: Final = 4
 _SHADOW_READS: Final = 8
 _PROBE_SECONDS: Final = 1.0
+# Of the time a scrape's figures may take each of the questions has a part, and a little is left.
+_QUESTIONS: Final = 6
+_ACCOUNT_SECONDS: Final = 120.0
 _TRACES_SECONDS: Final = 2.0
 _PRIMARY_START_SECONDS: Final = 30.0
 
@@ -66,8 +69,12 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
         tracing: what `create_tracing` gave; None is off.
     """
     path = _shadow_path(settings, tracing or NoTracing())
-    counting = _counting_engine(settings)
-    resources = _resources(settings, injector, path, counting)
+    # What a scrape counts, and what an account does, may take long: no request is to wait for it, nor one of
+    # them for the other.
+    counting = _engine_beside(settings, settings.database_timeout_seconds / _QUESTIONS)
+    accounting = _engine_beside(settings, _ACCOUNT_SECONDS)
+    resources = _resources(settings, injector, path, Primary(counting), Primary(accounting))
+    in_flight = InFlight()
     sealing = Sealing.from_settings(settings)
 
     @asynccontextmanager
@@ -85,6 +92,8 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
             app.state.draining = True
             resources.stopping.set()
             grace = Grace(settings.shutdown_grace_seconds)
+            # Before anything is counted for the last time: what the server has cancelled is answered.
+            await in_flight.abandon()
             if sealing is not None:
                 sealing.request_stop()
             await resources.writer.stop(grace.left())
@@ -92,8 +101,8 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
             await resources.jobs.stop(grace.left())
             if sealing is not None:
                 await asyncio.to_thread(sealing.stop, grace.left())
-            resources.refresh.close()
-            for engine in (counting, resources.primary.engine):
+            await resources.refresh.close()
+            for engine in (counting, accounting, resources.primary.engine):
                 await engine.dispose()
             await path.shadow.close()
             await asyncio.to_thread(path.tracing.close, _TRACES_SECONDS)
@@ -116,6 +125,7 @@ def create_app(settings: Settings, injector: FaultInjector | None, tracing: Trac
         tally=resources.tally,
         draining=lambda: bool(app.state.draining),
         tracing=path.tracing,
+        in_flight=in_flight,
     )
     _declare_problems(app)
     return app
@@ -159,18 +169,22 @@ def _pool(size: int, timeout_seconds: float) -> dict[str, Any]:
     return {"pool_size": size, "max_overflow": 0, "pool_timeout": timeout_seconds}
 
 
-def _counting_engine(settings: Settings) -> AsyncEngine:
-    """Build the engine of what a scrape counts: it may take long, and no request is to wait for it."""
+def _engine_beside(settings: Settings, statement_timeout_seconds: float) -> AsyncEngine:
+    """Build an engine with one connection to the primary, beside those of requests."""
     return create_asynchronous_engine(
         settings.database_url.get_secret_value(),
         timeout_seconds=settings.database_timeout_seconds,
-        statement_timeout_seconds=settings.database_timeout_seconds,
+        statement_timeout_seconds=statement_timeout_seconds,
         **_pool(1, settings.database_timeout_seconds),
     )
 
 
 def _resources(
-    settings: Settings, injector: FaultInjector | None, path: ShadowPath, counting: AsyncEngine
+    settings: Settings,
+    injector: FaultInjector | None,
+    path: ShadowPath,
+    counting: Primary,
+    accounting: Primary,
 ) -> Resources:
     primary = path.outbox.primary
     store = ListingStore(primary)
@@ -203,10 +217,10 @@ def _resources(
         writer=writer,
         jobs=jobs,
         tally=Tally(accounts, injector),
-        accounting=Accounting(accounts, jobs, runs),
+        accounting=Accounting(AccountStore(accounting), jobs, runs),
         probe_deadline=Deadline(_PROBE_SECONDS),
         refresh=Refresh(
-            partial(read_figures, Primary(counting)),
+            partial(read_figures, counting),
             path.metrics,
             deadline_seconds=settings.database_timeout_seconds,
         ),

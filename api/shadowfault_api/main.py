@@ -37,8 +37,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal; a second one ends at once."""
+        self._app.state.draining = True
         if sig == signal.SIGTERM and self._delay > 0 and self._exit_at is None:
-            self._app.state.draining = True
             self._exit_at = time.monotonic() + self._delay
             return
         super().handle_exit(sig, frame)

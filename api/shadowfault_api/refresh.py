@@ -11,22 +11,24 @@ import structlog
 from shadowfault_api.shadow.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from shadowfault_api.metrics import DatabaseFigures, Metrics
 
-    Read = Callable[[DatabaseFigures], Awaitable[tuple[DatabaseFigures, int]]]
+    Read = Callable[[DatabaseFigures], AsyncIterator[tuple[DatabaseFigures, bool]]]
 
 _log: Final = structlog.get_logger("shadowfault.metrics")
 # A scrape is answered with old figures rather than late.
 _PATIENCE_SECONDS: Final = 1.0
+# What failed for a moment is not to look old for long.
+_LONGEST_REST_AFTER_FAILURE: Final = 15.0
 
 
 class Refresh:
     """Reads the figures into `metrics.database`, one read at a time.
 
     Args:
-        read: reads them, from those before; returns also how many of them could not be read.
+        read: reads them, from those before; gives those there are by then and whether the last could be read.
         deadline_seconds: of one read.
         clock: monotonic seconds.
 
@@ -49,6 +51,7 @@ class Refresh:
         self.rest = 9.0
         self._due = clock()
         self._reading: asyncio.Task[None] | None = None
+        self._failed = 0
 
     async def refresh(self) -> None:
         """Have new figures where they are due, or wait a second for them. Never raises for the database."""
@@ -60,23 +63,29 @@ class Refresh:
         if waiting:
             self._metrics.refresh_failures.inc()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the read at hand."""
         if self._reading is not None:
             self._reading.cancel()
+            await asyncio.wait({self._reading}, timeout=0.5)
         self._deadline.close()
 
     async def _refresh(self) -> None:
         began = self._clock()
+        self._failed = 0
         try:
-            self._metrics.database, failed = await self._deadline.run(self._ask())
+            await self._deadline.run(self._ask())
         except Exception as error:  # noqa: BLE001 - old figures, and a count that says so, beat no metrics
             _log.warning("metrics_not_refreshed", error_class=type(error).__name__)
-            failed = 1
+            self._failed += 1
         finally:
-            self._due = self._clock() + (self._clock() - began) * self.rest
-        if failed:
-            self._metrics.refresh_failures.inc()
+            rest = (self._clock() - began) * self.rest
+            if self._failed:
+                rest = min(rest, _LONGEST_REST_AFTER_FAILURE)
+                self._metrics.refresh_failures.inc()
+            self._due = self._clock() + rest
 
-    async def _ask(self) -> tuple[DatabaseFigures, int]:
-        return await self._read(self._metrics.database)
+    async def _ask(self) -> None:
+        async for figures, answered in self._read(self._metrics.database):
+            self._metrics.database = figures
+            self._failed += not answered

@@ -1,8 +1,10 @@
 """`shadowfault drain`: end every experiment while the operator lives, before it is uninstalled.
 
-It deletes all custom resources of our group (what starts experiments first, then the experiments) and waits
-until none is left. The finalizer of an experiment goes when its target is restored, so none left means that
-nothing is left in any Deployment. Without a namespace it is all of them: the last way out knows no list.
+It suspends schedules, so that nothing begins, and then experiments, and waits until no finalizer of ours is
+left. The finalizer of an experiment goes when its target is restored, so none left means that nothing is left
+in any Deployment; the operator sets one only with the resourceVersion it has looked at, so none can come
+after the suspension was stored. Nothing is deleted: what an experiment came to is its record. Without a
+namespace it is all of them: the last way out knows no list.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ import typer
 
 from shadowfault_operator.client import ApiClient
 from shadowfault_operator.connection import connection
-from shadowfault_operator.errors import ApiError, NotFoundError, UnavailableError
+from shadowfault_operator.errors import ApiError, NotFoundError, RefusedError, UnavailableError
 from shadowfault_operator.handlers import kopf_settings
-from shadowfault_operator.model import GROUP, PLURAL, VERSION, Key
+from shadowfault_operator.model import FINALIZER, GROUP, PLURAL, SCHEDULES, VERSION, Key, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shadowfault_operator.model import Json
+
 EXIT_LEFT: Final = 1
 EXIT_NO_CLUSTER: Final = 2
 _PAUSE_SECONDS: Final = 0.5
+_MERGE: Final = "application/merge-patch+json"
+_UNPROCESSABLE: Final = 422
+_FINAL: Final = frozenset(phase.value for phase in Phase if phase.final)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,9 +57,11 @@ def drain_command(
         list[str] | None, typer.Option("--namespace", "-n", help="Only there; may be given twice.")
     ] = None,
 ) -> None:
-    """Delete every experiment, of all namespaces unless some are named, and wait for their targets.
+    """End every experiment, in all namespaces unless some are named, and wait until the targets are restored.
 
-    Exits 0 when none is left, 1 when some are, 2 when there is no cluster to ask.
+    Experiments and schedules are suspended and stay as records; `kubectl delete` removes them.
+
+    Exits 0 when nothing runs any more, 1 when something does, 2 when there is no cluster to ask.
     """
     try:
         asyncio.run(_drain_with_own_client(timeout, namespace or []))
@@ -62,7 +71,7 @@ def drain_command(
     except NotDrainedError as error:
         sys.stderr.write(_advice(error, timeout))
         raise typer.Exit(EXIT_LEFT) from None
-    typer.echo("drain: no experiment is left")
+    typer.echo("drain: no experiment is running")
 
 
 def _advice(error: NotDrainedError, timeout: float) -> str:
@@ -87,13 +96,13 @@ async def _drain_with_own_client(seconds: float, namespaces: list[str]) -> None:
 async def drain(
     client: ApiClient, namespaces: list[str], *, seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Delete our custom resources and wait until they are gone, `seconds` at most.
+    """Suspend our custom resources and wait until nothing of them is in a target, `seconds` at most.
 
     Args:
         namespaces: where; everywhere when empty.
 
     Raises:
-        NotDrainedError: some are left.
+        NotDrainedError: some are not restored.
     """
     give_up = time.monotonic() + seconds
     asked: set[Key] = set()
@@ -102,15 +111,18 @@ async def drain(
         why = None
         try:
             left = []
-            for plural in await _plurals(client):
-                keys = await _list(client, plural, namespaces)
-                # Again at each look: whatever comes in meanwhile is ended too.
-                for key in keys:
-                    await _delete(client, plural, key)
-                    if key not in asked:
-                        say(f"drain: ending {plural} {key}")
-                asked.update(keys)
-                left += keys
+            # Again at each look: whatever comes in meanwhile is ended too. What starts some goes first.
+            for item in await _list(client, SCHEDULES, namespaces):
+                await _suspend(client, SCHEDULES, item)
+            for item in await _list(client, PLURAL, namespaces):
+                if _is_over(item):
+                    continue
+                key = _key(item)
+                if key not in asked:
+                    say(f"drain: ending {key}")
+                asked.add(key)
+                if await _may_be_in_a_target(client, item):
+                    left.append(key)
         except (ApiError, UnavailableError) as error:
             why = str(error)
         if why is None and not left:
@@ -120,31 +132,59 @@ async def drain(
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _plurals(client: ApiClient) -> list[str]:
-    """Our resources that the API server serves, experiments last: what starts them goes first."""
+def _is_over(item: Json) -> bool:
+    """Whether an experiment is in no target, and will not be."""
+    stopped = item.get("status", {}).get("phase") in _FINAL or _is_suspended(item)
+    return stopped and not _has_finalizer(item)
+
+
+async def _may_be_in_a_target(client: ApiClient, item: Json) -> bool:
+    """End an experiment, unless that is under way; tells whether its target may still have to be restored."""
+    if "deletionTimestamp" in item["metadata"] or item.get("status", {}).get("phase") in _FINAL:
+        return _has_finalizer(item)
+    return _has_finalizer(await _suspend(client, PLURAL, item))
+
+
+async def _suspend(client: ApiClient, plural: str, item: Json) -> Json:
+    """Suspend one; gives it as it is then."""
+    if _is_suspended(item):
+        return item
+    key = _key(item)
+    path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{plural}/{key.name}"
     try:
-        answer = await client.request("GET", f"/apis/{GROUP}/{VERSION}")
+        return await client.request("PATCH", path, body={"spec": {"suspend": True}}, content_type=_MERGE)
     except NotFoundError:
-        return []
-    names = [item["name"] for item in answer["resources"] if "/" not in item["name"] and item["namespaced"]]
-    return sorted(names, key=lambda name: (name == PLURAL, name))
+        return {}
+    except RefusedError as error:
+        if error.status != _UNPROCESSABLE:
+            raise
+    # An object that the schema of today does not take cannot be changed, only deleted.
+    try:
+        await client.request("DELETE", path)
+    except NotFoundError:
+        return {}
+    return item
 
 
-async def _list(client: ApiClient, plural: str, namespaces: list[str]) -> list[Key]:
+def _key(item: Json) -> Key:
+    return Key(item["metadata"]["namespace"], item["metadata"]["name"])
+
+
+def _is_suspended(item: Json) -> bool:
+    return (item.get("spec") or {}).get("suspend") is True
+
+
+def _has_finalizer(item: Json) -> bool:
+    return FINALIZER in (item.get("metadata", {}).get("finalizers") or ())
+
+
+async def _list(client: ApiClient, plural: str, namespaces: list[str]) -> list[Json]:
     roots = [f"namespaces/{name}/{plural}" for name in namespaces] or [plural]
-    found: list[Key] = []
+    found: list[Json] = []
     for root in roots:
         try:
             answer = await client.request("GET", f"/apis/{GROUP}/{VERSION}/{root}")
         except NotFoundError:
-            continue
-        found += [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in answer["items"]]
+            continue  # there is no such resource, or not any more
+        found += answer["items"]
     return found
-
-
-async def _delete(client: ApiClient, plural: str, key: Key) -> None:
-    path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{plural}/{key.name}"
-    try:
-        await client.request("DELETE", path)
-    except NotFoundError:
-        return

@@ -104,7 +104,8 @@ class ChaosMiddleware:
                 answer = _Answer.of(exposition(self._injector), _TEXT)
         elif f"# TYPE {FAULTS_METRIC}" not in text:
             if answer.content_type.startswith(_OPENMETRICS):
-                answer.replace(text.removesuffix(_EOF) + exposition(self._injector, openmetrics=True) + _EOF)
+                lines = text.rstrip().removesuffix(_EOF.rstrip())
+                answer.replace(lines + exposition(self._injector, openmetrics=True) + _EOF)
             else:
                 end = "" if text.endswith("\n") or not text else "\n"
                 answer.replace(text + end + exposition(self._injector))
@@ -208,7 +209,7 @@ class _Answer:
         await send({"type": "http.response.body", "body": self.body})
 
     def _readable(self) -> bool:
-        return self._header(b"content-encoding") in {"", "identity"}
+        return self._header(b"content-encoding").lower() in {"", "identity"}
 
     def _header(self, wanted: bytes) -> str:
         return next((value.decode("latin-1") for name, value in self.headers if name.lower() == wanted), "")
@@ -232,7 +233,8 @@ async def _ask(app: App, scope: Scope, receive: Receive) -> _Answer:
         for name, value in scope["headers"]
         if name.lower() != b"accept-encoding"  # what is compressed cannot be added to
     ]
-    await app({**scope, "headers": headers}, receive, keep)
+    # Without extensions an answer comes as a body, and not as the path of a file.
+    await app({**scope, "headers": headers, "extensions": {}}, receive, keep)
     return answer
 
 

@@ -128,3 +128,29 @@ async def test_told_to_end_while_the_primary_hangs_it_answers_who_waits_and_ends
             answer = await waiting
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert await asyncio.to_thread(process.process.wait, DEADLINE_SECONDS) == 0
+    # It is a request like others: logged, and before the process counts for the last time.
+    events = [(line["event"], line.get("status"), line.get("method")) for line in process.lines()]
+    assert ("request", 503, "POST") in events
+    assert events.index(("request", 503, "POST")) < events.index(
+        ("Application shutdown complete.", None, None)
+    )
+    assert not any("Exception in ASGI" in event for event, _, _ in events)
+
+
+async def test_a_figure_that_waits_for_a_lock_hides_no_other(databases: DatabasePair) -> None:
+    async with running(databases, database_timeout_seconds=6.0, evidence_seal_seconds=0) as service:
+        service.primary(
+            "INSERT INTO outbox (entity_type, entity_id, operation, version, created_at, state)"
+            " VALUES ('Listing', 'a', 'create', 1, now(), 'failed')"
+        )
+        engine = create_engine(make_url(databases.primary).set(drivername="postgresql+psycopg"))
+        try:
+            with engine.begin() as other:
+                other.execute(text("LOCK TABLE discrepancies IN ACCESS EXCLUSIVE MODE"))
+
+                async def shown() -> bool:
+                    return await service.metric("shadow_outbox_rows", state="failed") == 1
+
+                await until(shown)
+        finally:
+            engine.dispose()

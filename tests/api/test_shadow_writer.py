@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, exc, insert, make_url, select, text, update
 
 from shadowfault_api.entities import Operation, Origin, OutboxEntry
-from shadowfault_api.shadow.settle import Settler
+from shadowfault_api.shadow.settle import Outcome, Settler
 from shadowfault_api.shadow.writer import ShadowWriter, WriterOptions, _Queued
 from shadowfault_api.store.outbox import FailedWrite, Failure, Outbox
 from shadowfault_api.store.primary import Primary
 from shadowfault_api.store.schema import outbox
+from shadowfault_api.store.shadow import Shadow
 from shadowfault_api.store.urls import create_asynchronous_engine
 from shadowfault_testing.databases import postgresql_pair
 from shadowfault_testing.service import running, until
@@ -44,6 +48,17 @@ async def still(start: Start, **options: Any) -> Service:
     sweeper.cancel()
     await asyncio.wait({sweeper})
     return service
+
+
+@asynccontextmanager
+async def still_running(pair: DatabasePair) -> AsyncIterator[Service]:
+    """Give the same over databases that are there."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(**options: Any) -> Service:
+            return await stack.enter_async_context(running(pair, **options))
+
+        yield await still(start_one)
 
 
 def path_of(service: Service) -> ShadowPath:
@@ -180,6 +195,46 @@ async def test_a_shadow_that_answers_and_takes_no_writes_costs_one_write_a_probe
     assert len(service.shadow_listings()) == 18
 
 
+async def test_probation_ends_though_most_writes_are_made_to_fail(start: Start) -> None:
+    """An injected fault says nothing of the shadow: it must not keep batches small."""
+    service = await still(start, chaos={"fail_rate": "0.9", "seed": "s"})
+    breaker = service.resources.writer.breaker
+    breaker.trip()
+    breaker._opened_at = -math.inf
+    assert breaker.begin_probe()
+    breaker.answered()
+    entries = await entries_of(service, 60, 3600.0)
+    settler = service.resources.writer._settler
+    assert await settler.settle(entries) == []
+    assert not breaker.on_probation
+    assert len(service.shadow_listings()) == 60 - len(service.outbox("failed"))
+    assert {row["failure_type"] for row in service.outbox("failed")} == {"injected"}
+
+
+async def test_a_claim_that_ran_out_is_not_given_up_for_it_may_be_anothers(start: Start) -> None:
+    service = await still(start)
+    writer = second_writer(service, claim_seconds=60.0)
+    kept, lost = await entries_of(service, 2, 60.0)
+    late = _Queued(lost, time.monotonic() - 1)
+    await writer._release([_Queued(kept, time.monotonic() + 1), late])
+    assert {row["id"]: row["claimed_until"] is None for row in service.outbox("pending")} == {
+        kept.id: True,
+        lost.id: False,
+    }
+
+
+async def test_what_nobody_claimed_is_left_also_where_it_could_be_taken_by_now(start: Start) -> None:
+    service = await still(start)
+    writer = service.resources.writer
+    (entry,) = await entries_of(service, 1, None)  # the breaker was open then
+    writer.submit(entry, claimed=False)
+    assert writer.queue_depth == 0
+    assert await service.metric("shadow_writes_deferred_total", reason="unclaimed") == 1
+    await writer._take_pending()
+    await service.settled()
+    assert set(service.shadow_listings()) == {entry.entity_id}
+
+
 async def test_an_empty_shadow_in_the_place_of_the_one_before_is_migrated(start: Start) -> None:
     service = await start(shadow_breaker_failures=1)
     first = await service.create()
@@ -284,3 +339,46 @@ async def test_the_shadow_ends_a_statement_by_itself_after_the_deadline(database
         for engine in (shadow._engine, shadow._reads):
             async with engine.connect() as connection:
                 assert (await connection.execute(text("SHOW statement_timeout"))).scalar_one() == "3s"
+
+
+@pytest.mark.postgres
+async def test_a_row_that_row_level_security_refuses_fails_alone(databases: DatabasePair) -> None:
+    async with still_running(databases) as service:
+        service.shadow("ALTER TABLE listings ENABLE ROW LEVEL SECURITY")
+        service.shadow("CREATE POLICY picky ON listings USING (true) WITH CHECK (title <> 'Listing 2')")
+        service.shadow("CREATE ROLE picky_writer LOGIN PASSWORD 'x'")
+        try:
+            service.shadow("GRANT ALL ON listings TO picky_writer")
+            url = make_url(databases.shadow).set(username="picky_writer", password="x")
+            engine = create_asynchronous_engine(url)
+            shadow = Shadow(url, engine, engine, migrate_timeout_seconds=5)
+            settler = Settler(replace(path_of(service), shadow=shadow), None)
+            entries = await entries_of(service, 8, 3600.0)
+            assert await settler.settle(entries) == []
+            await engine.dispose()
+            (failed,) = service.outbox("failed")
+            assert (failed["entity_id"], failed["failure_type"]) == (entries[2].entity_id, "unavailable")
+            assert service.resources.writer.breaker.closed
+        finally:
+            service.shadow("DROP OWNED BY picky_writer")
+            service.shadow("DROP ROLE picky_writer")
+
+
+@pytest.mark.postgres
+async def test_what_the_primary_does_not_let_us_record_holds_up_no_other(databases: DatabasePair) -> None:
+    """As where a role was not granted what a migration brought."""
+    async with still_running(databases) as service:
+        good, bad = await entries_of(service, 2, 3600.0)
+        record = path_of(service).outbox.record
+
+        async def denied(written: Sequence[OutboxEntry], failed: Sequence[FailedWrite]) -> Any:
+            if failed:
+                raise exc.ProgrammingError("INSERT", None, psycopg.errors.InsufficientPrivilege())
+            return await record(written, failed)
+
+        path_of(service).outbox.record = denied  # type: ignore[method-assign]
+        await Settler(path_of(service), None).record(
+            Outcome(written=[good], failed=[FailedWrite(bad, Failure("timeout"))])
+        )
+        assert [row["id"] for row in service.outbox("pending")] == [bad.id]
+        assert await service.metric("shadow_writes_deferred_total", reason="record_refused") == 1

@@ -196,7 +196,7 @@ def test_drain_may_end_every_kind_of_ours_and_nothing_else(helm: Helm) -> None:
     (rule,) = role["rules"]
     assert rule["apiGroups"] == ["chaos.shadowfault.dev"]
     assert sorted(rule["resources"]) == sorted(plurals)
-    assert sorted(rule["verbs"]) == ["delete", "list"]
+    assert sorted(rule["verbs"]) == ["delete", "list", "patch"]
 
 
 def test_plain_manifests_install_the_same(helm: Helm) -> None:

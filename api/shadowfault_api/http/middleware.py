@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -20,17 +21,54 @@ from shadowfault_api.tracing import Tracing
 
 _log: Final = structlog.get_logger("shadowfault.http")
 LARGEST_BODY: Final = 64 * 1024
+_ABANDON_SECONDS: Final = 0.5
 # Probes and scrapes come every second; their log lines would hide the others.
 _QUIET_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
+
+
+class InFlight:
+    """The tasks of requests that are not answered yet."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count the task of this request among them."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    async def abandon(self) -> None:
+        """Cancel what is left, and wait a moment until it is answered.
+
+        A driver that waits for its cancellation gives up when it is cancelled once more.
+        """
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ABANDON_SECONDS)
 
 
 class RequestMiddleware:
     """Plain ASGI: a handler runs in the task, and so in the logging context, of its request."""
 
-    def __init__(
-        self, app: ASGIApp, metrics: Metrics, tally: Tally, draining: Callable[[], bool], tracing: Tracing
+    def __init__(  # noqa: PLR0913 - by name
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        tally: Tally,
+        draining: Callable[[], bool],
+        tracing: Tracing,
+        in_flight: InFlight,
     ) -> None:
         self._app = app
+        self._in_flight = in_flight
         self._metrics = metrics
         self._tally = tally
         self._draining = draining
@@ -45,11 +83,13 @@ class RequestMiddleware:
         answer = _Answer(send, self._draining)
         structlog.contextvars.clear_contextvars()
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        with self._tracing.request(method, scope["headers"]) as span:
-            await self._answer(scope, receive, answer)
-            route = getattr(scope.get("route"), "path", "unmatched")
-            span.end(answer.request_id, route, int(answer.status))
-            self._report(scope, method, answer, time.perf_counter() - began)
+        with self._in_flight.one(), self._tracing.request(method, scope["headers"]) as span:
+            try:
+                await self._answer(scope, receive, answer)
+            finally:
+                route = getattr(scope.get("route"), "path", "unmatched")
+                span.end(answer.request_id, route, int(answer.status))
+                self._report(scope, method, answer, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
@@ -63,7 +103,8 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The process ends before the database answers: what becomes of a write is not known here.
             await answer.problem(scope, problems.unavailable("The service is stopping."))
-            raise
+            if not self._draining():
+                raise
         except Exception as error:  # noqa: BLE001 - the last line: a user gets an answer, the log gets the cause
             _log.error("request_failed", **describe_exception(error))
             problem = problems.Problem(HTTPStatus.INTERNAL_SERVER_ERROR, problems.UNFORESEEN)

@@ -34,9 +34,11 @@ class FailureType(StrEnum):
 _TIMEOUT_STATES: Final = frozenset({"57014", "55P03"})
 # A row is refused by a trigger (P0001), or is larger than an index takes (54000): others are not.
 _REFUSED_STATES: Final = frozenset({"P0001", "54000"})
-# 25006 read_only_sql_transaction: a replica after a failover. 42501 insufficient_privilege, 3F000
-# invalid_schema_name, 42P01 undefined_table, 42703 undefined_column: no row is the reason.
-_UNAVAILABLE_STATES: Final = frozenset({"25006", "42501", "3F000", "42P01", "42703"})
+# 25006 read_only_sql_transaction: a replica after a failover.
+_UNAVAILABLE_STATES: Final = frozenset({"25006"})
+# 42501 insufficient_privilege, 3F000 invalid_schema_name, 42P01 undefined_table, 42703 undefined_column: a
+# shadow that is not set up. Or a row of it is refused so, by row-level security or a trigger.
+_NOT_SET_UP_STATES: Final = frozenset({"42501", "3F000", "42P01", "42703"})
 _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT})
 
 
@@ -46,13 +48,21 @@ def injected(fault: Fault) -> Failure:
 
 
 def classify(error: BaseException) -> Failure:
-    """The failure a real error is."""
+    """The failure of a shadow write that a real error of the shadow is."""
     original = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     state = getattr(original, "sqlstate", None)
     return Failure(
-        failure_type_of(error),
+        FailureType.UNAVAILABLE if state in _NOT_SET_UP_STATES else failure_type_of(error),
         error_class=type(original).__name__,
         sql_state=state if isinstance(state, str) else None,
+    )
+
+
+def may_be_of_a_row(failure: Failure) -> bool:
+    """Whether one row of a batch may be the reason; of the others, no row is."""
+    return (
+        failure.failure_type in {FailureType.CONSTRAINT, FailureType.UNKNOWN}
+        or failure.sql_state in _NOT_SET_UP_STATES
     )
 
 

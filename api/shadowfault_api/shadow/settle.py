@@ -13,7 +13,13 @@ import structlog
 
 from shadowfault import FaultInjector, Surface
 from shadowfault_api.metrics import exemplar
-from shadowfault_api.shadow.failures import FailureType, classify, injected
+from shadowfault_api.shadow.failures import (
+    FailureType,
+    classify,
+    failure_type_of,
+    injected,
+    may_be_of_a_row,
+)
 from shadowfault_api.store.outbox import FailedWrite, Failure, Settled
 from shadowfault_api.turns import in_turns
 
@@ -25,8 +31,8 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
-# What one row of a batch may bring about; of the others, no row is the reason.
-_OF_A_ROW: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
+# What one outcome may bring about; of the others, the primary as a whole is the reason.
+_OF_AN_OUTCOME: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
 
 
 @dataclass(slots=True)
@@ -87,7 +93,7 @@ class Settler:
             try:
                 settled = await self._path.outbox.record(outcome.written, outcome.failed)
             except Exception as error:  # noqa: BLE001 - see above
-                if classify(error).failure_type in _OF_A_ROW:
+                if failure_type_of(error) in _OF_AN_OUTCOME:
                     await self._record_apart(outcome, error)
                     return
                 _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)
@@ -155,6 +161,11 @@ class Settler:
     async def _write(self, entries: Sequence[OutboxEntry], outcome: Outcome, begin_before: float) -> None:
         if not entries:
             return
+        if self._path.breaker.on_probation and len(entries) > 1:
+            # A shadow that answers may still take no writes: while that is not known, one entry is at stake.
+            await self._write(entries[:1], outcome, begin_before)
+            await self._write(entries[1:], outcome, begin_before)
+            return
         began = time.monotonic()
         if began >= begin_before or not self._path.breaker.closed:
             outcome.left.extend(entries)
@@ -170,7 +181,7 @@ class Settler:
         elapsed = time.monotonic() - began
         if failure.failure_type == FailureType.CONSTRAINT:
             self._path.breaker.succeeded()  # the shadow answers, and refuses a row
-        if failure.failure_type in _OF_A_ROW and len(entries) > 1:
+        if may_be_of_a_row(failure) and len(entries) > 1:
             # The others must not suffer for it: halving finds it in a few steps, and keeps the order.
             half = len(entries) // 2
             await self._write(entries[:half], outcome, begin_before)

@@ -68,7 +68,7 @@ class ShadowWriter:
         self._options = options
         self._queue: asyncio.Queue[_Queued] = asyncio.Queue(options.queue_size)
         # Claimed, and then not taken over.
-        self._unwanted: deque[OutboxEntry] = deque(maxlen=options.queue_size)
+        self._unwanted: deque[_Queued] = deque(maxlen=options.queue_size)
         self._stopping = asyncio.Event()
         self._busy = False
         self._consumer: asyncio.Task[None] | None = None
@@ -86,19 +86,26 @@ class ShadowWriter:
     def submit(self, entry: OutboxEntry, *, claimed: bool = True) -> None:
         """Take over an entry whose transaction is committed, or leave it. Never waits, never raises.
 
-        Where it is `claimed` and left, for the queue has filled since, the next sweep gives the claim up.
+        Where it is `claimed` and left, for the queue has filled since, the next sweep gives the claim up. One
+        that is not claimed is left in any case, for another replica may take it.
         """
-        if not self._take(entry) and claimed:
-            self._unwanted.append(entry)
+        if not claimed:
+            self._count_deferred(entry, self._refusal() or "unclaimed")
+        elif not self._take(entry):
+            self._unwanted.append(self._claimed(entry))
 
     def _take(self, entry: OutboxEntry) -> bool:
         reason = self._refusal()
         if reason:
             self._count_deferred(entry, reason)
             return False
-        latest = self._options.claim_seconds - self._path.deadline.seconds
-        self._queue.put_nowait(_Queued(entry, time.monotonic() + latest))
+        self._queue.put_nowait(self._claimed(entry))
         return True
+
+    def _claimed(self, entry: OutboxEntry) -> _Queued:
+        """Note until when an entry that was claimed just now is ours to begin with."""
+        latest = self._options.claim_seconds - self._path.deadline.seconds
+        return _Queued(entry, time.monotonic() + latest)
 
     async def start(self) -> None:
         """Reach the shadow, if it answers within the deadline, and begin. Without it the rows wait."""
@@ -117,11 +124,12 @@ class ShadowWriter:
         for task in (self._consumer, self._sweeper):
             await _end(task, patience=1.0 if task is self._sweeper else 0.0)
         self._path.deadline.close()
-        left = [self._queue.get_nowait().entry for _ in range(self._queue.qsize())]
-        for entry in left:
-            self._count_deferred(entry, "stopping")
+        left = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        for item in left:
+            self._count_deferred(item.entry, "stopping")
+        left.extend(self._unwanted)
         with contextlib.suppress(TimeoutError):
-            await Deadline(_RELEASE_SECONDS).run(self._release([*left, *self._unwanted]))
+            await Deadline(_RELEASE_SECONDS).run(self._release(left))
 
     def _refusal(self) -> str | None:
         if self._stopping.is_set():
@@ -133,9 +141,12 @@ class ShadowWriter:
     def _count_deferred(self, entry: OutboxEntry, reason: str) -> None:
         self._path.metrics.deferred.labels(entry.entity_type, entry.operation.value, reason).inc()
 
-    async def _release(self, entries: Sequence[OutboxEntry]) -> None:
+    async def _release(self, items: Sequence[_Queued]) -> None:
+        """Give claims up, but for those that may have run out: such a row may be another replica's by now."""
+        now = time.monotonic()
+        ours = [item.entry for item in items if item.begin_before > now]
         with contextlib.suppress(Exception):  # the primary may be away: claims run out by themselves
-            await self._path.outbox.release(entries)
+            await self._path.outbox.release(ours)
 
     async def _consume(self) -> None:
         while True:
@@ -145,9 +156,8 @@ class ShadowWriter:
                 batch = await self._batch(first)
                 if batch:
                     begin_before = min(item.begin_before for item in batch)
-                    await self._leave(
-                        await self._settler.settle([item.entry for item in batch], begin_before)
-                    )
+                    left = await self._settler.settle([item.entry for item in batch], begin_before)
+                    await self._leave([_Queued(entry, begin_before) for entry in left])
             except Exception as error:  # noqa: BLE001 - the one consumer must outlive any defect
                 # The rows stay pending, and are taken up when their claim has run out.
                 _log.error("shadow_batch_abandoned", error_class=type(error).__name__)
@@ -155,15 +165,11 @@ class ShadowWriter:
                 self._busy = False
 
     async def _batch(self, first: _Queued) -> list[_Queued]:
-        """Collect for a moment: a batch costs the databases hardly more than a single write.
-
-        A shadow that answers may still take no writes: while that is not known, one entry is at stake.
-        """
+        """Collect for a moment: a batch costs the databases hardly more than a single write."""
         if not self._stopping.is_set():
             await asyncio.sleep(self._options.batch_seconds)
         queued = [first]
-        size = 1 if self.breaker.on_probation else self._options.batch_size
-        while len(queued) < size and not self._queue.empty():
+        while len(queued) < self._options.batch_size and not self._queue.empty():
             queued.append(self._queue.get_nowait())
         now = time.monotonic()
         for item in queued:
@@ -171,19 +177,19 @@ class ShadowWriter:
                 self._count_deferred(item.entry, "claim_expired")
         return [item for item in queued if item.begin_before > now]
 
-    async def _leave(self, entries: Sequence[OutboxEntry]) -> None:
+    async def _leave(self, items: Sequence[_Queued]) -> None:
         reason = "claim_expired" if self.breaker.closed else "circuit_open"
-        for entry in entries:
-            self._count_deferred(entry, reason)
-        await self._release(entries)
+        for item in items:
+            self._count_deferred(item.entry, reason)
+        await self._release(items)
 
     async def _sweep(self) -> None:
         while not self._stopping.is_set():
             pause = self._options.sweep_seconds
             try:
-                await self._release([self._unwanted.popleft() for _ in range(len(self._unwanted))])
                 if self.breaker.begin_probe():
                     await self._probe()
+                await self._release([self._unwanted.popleft() for _ in range(len(self._unwanted))])
                 pause = await self._give_up() if self._given_up_on() else await self._take_pending()
             except Exception as error:  # noqa: BLE001 - the primary may be away; the outbox keeps
                 _log.warning("outbox_sweep_delayed", error_class=type(error).__name__)
@@ -204,7 +210,7 @@ class ShadowWriter:
             return _ROOM_SECONDS
         entries = await self._path.outbox.claim(room)
         # The breaker may have opened meanwhile: they need not wait for the end of a claim nobody uses.
-        await self._release([entry for entry in entries if not self._take(entry)])
+        await self._release([self._claimed(entry) for entry in entries if not self._take(entry)])
         if entries:
             _log.info("outbox_taken_up", rows=len(entries))
         return 0.0 if len(entries) == room else self._options.sweep_seconds

@@ -19,7 +19,7 @@ from shadowfault_api.store.schema import (
 from shadowfault_api.store.sweeps import read_sweeps
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from shadowfault_api.store.primary import Primary
 
 
-async def read_figures(primary: Primary, before: DatabaseFigures) -> tuple[DatabaseFigures, int]:
+async def read_figures(
+    primary: Primary, before: DatabaseFigures
+) -> AsyncIterator[tuple[DatabaseFigures, bool]]:
     """Read all figures in one connection.
 
-    Returns:
-        The figures, and how many of the questions had no answer: what these give is as `before`.
+    Yields:
+        After each question all figures there are by then, and whether it had an answer: what one without
+        gives is as `before`.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database does not answer at all.
     """
-    figures, failed = before, 0
+    figures = before
     async with primary.reader.connect() as connection:
         for ask in _QUESTIONS:
             try:
@@ -44,8 +47,9 @@ async def read_figures(primary: Primary, before: DatabaseFigures) -> tuple[Datab
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
-                failed += 1
-    return figures, failed
+                yield figures, False
+            else:
+                yield figures, True
 
 
 async def _outbox(connection: AsyncConnection) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, select, text
@@ -17,6 +18,7 @@ from shadowfault_api.store.primary import listing_from
 from shadowfault_api.store.schema import shadow_listings
 from shadowfault_api.store.types import exact_price
 from shadowfault_api.store.urls import read_only
+from shadowfault_api.turns import in_daemon_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -79,17 +81,20 @@ class Shadow:
         # On PostgreSQL: one statement, its own transaction.
         self._autocommit = read_only(engine)
         self._migrate_timeout = migrate_timeout_seconds
-        self._migration: asyncio.Task[None] | None = None
+        self._migration: asyncio.Future[None] | None = None
         self._postgresql = engine.dialect.name == "postgresql"
 
     async def prepare(self) -> None:
         """Bring the shadow to the newest schema once; later calls only ask it for an answer.
 
-        Where it gives none it is brought there anew next time: it may be another, with nothing in it.
+        Where the table is gone it is brought there anew next time: it is another, with nothing in it.
         """
         if self._migration is None or (self._migration.done() and _failed(self._migration)):
-            self._migration = asyncio.create_task(
-                asyncio.to_thread(migrate, self._url, Database.SHADOW, timeout_seconds=self._migrate_timeout)
+            # First whether it answers at all, in a way that can be cancelled: a migration cannot.
+            async with self._autocommit.connect() as connection:
+                await connection.execute(select(1))
+            self._migration = in_daemon_thread(
+                partial(migrate, self._url, Database.SHADOW, timeout_seconds=self._migrate_timeout)
             )
         # Shielded: a caller's deadline must not start a second thread beside one that hangs.
         await asyncio.shield(self._migration)
@@ -97,8 +102,9 @@ class Shadow:
         try:
             async with self._autocommit.connect() as connection:
                 await connection.execute(select(shadow_listings.c.id).limit(1))
-        except DBAPIError:
-            self._migration = None
+        except DBAPIError as error:
+            if _has_no_table(error):
+                self._migration = None
             raise
 
     async def apply(self, entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
@@ -182,8 +188,14 @@ class Shadow:
         await self._reads.dispose()
 
 
-def _failed(task: asyncio.Task[None]) -> bool:
+def _failed(task: asyncio.Future[None]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _has_no_table(error: DBAPIError) -> bool:
+    # PostgreSQL, appendix A: undefined_table, invalid_schema_name. SQLite has no code of its own for it.
+    state = getattr(error.orig, "sqlstate", None)
+    return state in {"42P01", "3F000"} or str(error.orig).startswith("no such table")
 
 
 def _as_text(value: object) -> str:

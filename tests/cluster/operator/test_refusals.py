@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -227,6 +230,18 @@ def test_objects_older_than_the_schema_end_and_can_be_deleted(
         eventually("the Event", lambda number=number: "InvalidSpec" in own_ground.events(f"broken-{number}"))
         assert (own_ground.experiment(f"broken-{number}") or {})["metadata"].get("finalizers") is None
     assert_refused(own_ground, f"broken-{len(broken) - 1}", "InvalidSpec")
+    # What cannot be suspended, `drain` deletes, and nothing holds it.
+    drained = subprocess.run(
+        [sys.executable, "-m", "shadowfault_cli", "drain", "-n", own_ground.namespace, "--timeout", "20"],
+        env={**os.environ, "KUBECONFIG": str(own_ground.cluster.kubeconfig)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert drained.returncode == 0, drained.stderr
     for number in range(len(broken)):
-        own_ground.delete(f"broken-{number}")
+        left = own_ground.experiment(f"broken-{number}")
+        if left is not None:
+            assert left["status"]["phase"] == "Refused"
+            own_ground.delete(f"broken-{number}")
     assert own_ground.generation(target) == 1

@@ -9,7 +9,13 @@ import pytest
 from sqlalchemy import exc
 
 from shadowfault import Fault
-from shadowfault_api.shadow.failures import FailureType, classify, failure_type_of, injected
+from shadowfault_api.shadow.failures import (
+    FailureType,
+    classify,
+    failure_type_of,
+    injected,
+    may_be_of_a_row,
+)
 
 
 def _sqlite(code: int) -> sqlite3.OperationalError:
@@ -42,8 +48,7 @@ def _wrapped(kind: type[exc.DBAPIError], original: Exception) -> exc.DBAPIError:
         (_wrapped(exc.InternalError, psycopg.errors.RaiseException()), FailureType.CONSTRAINT),
         (_wrapped(exc.OperationalError, psycopg.errors.ProgramLimitExceeded()), FailureType.CONSTRAINT),
         (_wrapped(exc.InternalError, psycopg.errors.ReadOnlySqlTransaction()), FailureType.UNAVAILABLE),
-        (_wrapped(exc.ProgrammingError, psycopg.errors.UndefinedTable()), FailureType.UNAVAILABLE),
-        (_wrapped(exc.ProgrammingError, psycopg.errors.InsufficientPrivilege()), FailureType.UNAVAILABLE),
+        (_wrapped(exc.ProgrammingError, psycopg.errors.UndefinedTable()), FailureType.UNKNOWN),
         (_wrapped(exc.ProgrammingError, psycopg.errors.SyntaxError()), FailureType.UNKNOWN),
         (ValueError("odd"), FailureType.UNKNOWN),
     ],
@@ -67,3 +72,23 @@ def test_an_injected_fault_carries_its_experiment() -> None:
         "staging/x",
         "uid-1",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "of_a_row"),
+    [
+        (psycopg.errors.UndefinedTable(), FailureType.UNAVAILABLE, True),
+        (psycopg.errors.InsufficientPrivilege(), FailureType.UNAVAILABLE, True),  # or row-level security
+        (psycopg.errors.DiskFull(), FailureType.UNAVAILABLE, False),
+        (psycopg.errors.CheckViolation(), FailureType.CONSTRAINT, True),
+        (psycopg.errors.SyntaxError(), FailureType.UNKNOWN, True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_the_shadow_refuses_may_be_of_one_row(
+    error: psycopg.Error, expected: FailureType, of_a_row: bool
+) -> None:
+    kinds = (exc.IntegrityError, exc.OperationalError, exc.ProgrammingError)
+    kind = next(one for one in kinds if isinstance(error, getattr(psycopg, one.__name__)))
+    failure = classify(_wrapped(kind, error))
+    assert (failure.failure_type, may_be_of_a_row(failure)) == (expected, of_a_row)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shadowfault_api.metrics import DatabaseFigures, Metrics
 from shadowfault_api.refresh import Refresh
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class Database:
@@ -18,7 +22,7 @@ class Database:
         self.now = 100.0
         self.seconds = 2.0
         self.reads = 0
-        self.failed = 0
+        self.failed = False
         self.error: Exception | None = None
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -26,13 +30,14 @@ class Database:
     def clock(self) -> float:
         return self.now
 
-    async def read(self, before: DatabaseFigures) -> tuple[DatabaseFigures, int]:
+    async def read(self, before: DatabaseFigures) -> AsyncIterator[tuple[DatabaseFigures, bool]]:
         self.reads += 1
+        yield replace(before, outbox={"pending": self.reads}), True
         await self.flowing.wait()
         self.now += self.seconds
         if self.error is not None:
             raise self.error
-        return replace(before, unsealed_evidence=self.reads), self.failed
+        yield replace(before, outbox={"pending": self.reads}, unsealed_evidence=self.reads), not self.failed
 
 
 @pytest.fixture
@@ -86,8 +91,9 @@ async def test_figures_that_cannot_be_read_stay_as_they_were_and_are_counted(
     database.error = OSError()
     await refresh.refresh()
     assert (metrics.database.unsealed_evidence, failures(metrics)) == (1, 1)
+    assert metrics.database.outbox == {"pending": 2}, "what was read before the failure is new"
     database.now += 1000
-    database.error, database.failed = None, 1
+    database.error, database.failed = None, True
     await refresh.refresh()
     assert (metrics.database.unsealed_evidence, failures(metrics)) == (3, 2)
 
@@ -100,7 +106,8 @@ async def test_a_scrape_does_not_wait_for_a_database_that_hangs(
     assert failures(metrics) == 1
     await refresh.refresh()
     assert (database.reads, failures(metrics)) == (1, 2), "no second read beside the one that hangs"
-    refresh.close()
+    assert metrics.database.outbox == {"pending": 1}, "what it has answered already is shown"
+    await refresh.close()
 
 
 async def test_a_read_that_hangs_ends_at_its_deadline(database: Database, metrics: Metrics) -> None:
@@ -110,3 +117,15 @@ async def test_a_read_that_hangs_ends_at_its_deadline(database: Database, metric
     database.flowing.set()
     await refresh.refresh()
     assert (database.reads, metrics.database.unsealed_evidence) == (2, 2)
+
+
+async def test_after_a_failure_that_took_long_the_rest_is_short(
+    refresh: Refresh, database: Database, metrics: Metrics
+) -> None:
+    database.seconds = 10.0
+    database.error = OSError()
+    await refresh.refresh()
+    database.error = None
+    database.now += 15.1
+    await refresh.refresh()
+    assert metrics.database.unsealed_evidence == 2

@@ -219,10 +219,11 @@ def test_an_application_is_asked_for_text(accept: str, asked: str) -> None:
     assert seen == [(b"accept", asked.encode())]
 
 
-def test_openmetrics_stays_openmetrics() -> None:
+@pytest.mark.parametrize("end", [b"# EOF\n", b"# EOF"])
+def test_openmetrics_stays_openmetrics(end: bytes) -> None:
     injector = FaultInjector(ALWAYS)
     injector.check(Surface.READ, "Note", "read")
-    inner = answering(200, b"# TYPE up gauge\nup 1.0\n# EOF\n", "application/openmetrics-text; version=1.0.0")
+    inner = answering(200, b"# TYPE up gauge\nup 1.0\n" + end, "application/openmetrics-text; version=1.0.0")
     answer = Answer(ChaosMiddleware(inner, injector), "GET", "/metrics")
     names = {family.name for family in openmetrics_families(answer.body.decode())}
     assert names == {"up", "chaos_injected_faults"}
