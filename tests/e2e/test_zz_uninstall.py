@@ -95,7 +95,9 @@ def test_uninstall_with_a_running_experiment_and_reinstall(product: Product) -> 
     assert after is not None
     assert after["spec"]["template"] == before["spec"]["template"]
     crd = product.find("customresourcedefinition", KIND)
-    assert crd is not None, "crds.keep keeps the kind, and with it every experiment's record"
+    assert crd is not None, "crds.keep keeps the kind"
+    status = product.status("leaving")
+    assert (status["phase"], status["reason"]) == ("Finished", "SuspendedWhileRunning"), "and every record"
 
     product.install()
     product.run("again")
