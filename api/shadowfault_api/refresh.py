@@ -30,6 +30,7 @@ class Refresh:
     Args:
         read: reads them, from those before; gives those there are by then and whether the last could be read.
         deadline_seconds: of one read.
+        patience_seconds: how long a scrape waits for it.
         clock: monotonic seconds.
 
     Attributes:
@@ -42,11 +43,13 @@ class Refresh:
         metrics: Metrics,
         *,
         deadline_seconds: float,
+        patience_seconds: float = _PATIENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
         self._metrics = metrics
         self._deadline = Deadline(deadline_seconds)
+        self._patience = patience_seconds
         self._clock = clock
         self.rest = 9.0
         self._due = clock()
@@ -54,12 +57,12 @@ class Refresh:
         self._failed = 0
 
     async def refresh(self) -> None:
-        """Have new figures where they are due, or wait a second for them. Never raises for the database."""
+        """Have new figures where they are due, or wait a moment for them. Never raises for the database."""
         if self._reading is None or self._reading.done():
             if self._clock() < self._due:
                 return
             self._reading = asyncio.create_task(self._refresh())
-        _, waiting = await asyncio.wait({self._reading}, timeout=_PATIENCE_SECONDS)
+        _, waiting = await asyncio.wait({self._reading}, timeout=self._patience)
         if waiting:
             self._metrics.refresh_failures.inc()
 
