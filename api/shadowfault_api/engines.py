@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 # Writes to the shadow are one batch at a time; the other connections are of calls left to time out.
 _SHADOW_WRITES: Final = 4
 _SHADOW_READS: Final = 8
-# Each of the questions of a scrape has a part of the time that all of them have, and a little is left.
-_QUESTIONS: Final = 6
-_ACCOUNT_SECONDS: Final = 120.0
+# Of the time that the questions of a scrape have together, each may take half, and wait a tenth for a lock.
+_QUESTION, _LOCK = 0.5, 0.1
+_ACCOUNTS: Final = 2
+_ACCOUNT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class Engines:
         """Build them; nothing is connected yet."""
         seconds = settings.database_timeout_seconds
 
-        def primary(size: int, statement_timeout_seconds: float) -> AsyncEngine:
-            url = settings.database_url.get_secret_value()
-            return _engine(url, size, seconds, statement_timeout_seconds)
+        def primary(size: int, statement: float, lock: float | None = None) -> AsyncEngine:
+            return _engine(settings.database_url.get_secret_value(), size, seconds, statement, lock)
 
         def shadow(size: int) -> AsyncEngine:
             url, timeout = settings.shadow_database_url.get_secret_value(), settings.shadow_timeout_seconds
@@ -50,8 +50,8 @@ class Engines:
 
         return cls(
             requests=primary(settings.database_pool_size, seconds),
-            counting=primary(1, seconds / _QUESTIONS),
-            accounting=primary(1, _ACCOUNT_SECONDS),
+            counting=primary(1, seconds * _QUESTION, seconds * _LOCK),
+            accounting=primary(_ACCOUNTS, _ACCOUNT_SECONDS, seconds),
             shadow=shadow(_SHADOW_WRITES),
             shadow_reads=shadow(_SHADOW_READS),
         )
@@ -62,11 +62,14 @@ class Engines:
             await engine.dispose()
 
 
-def _engine(url: str, size: int, timeout_seconds: float, statement_timeout_seconds: float) -> AsyncEngine:
+def _engine(
+    url: str, size: int, timeout_seconds: float, statement_seconds: float, lock_seconds: float | None = None
+) -> AsyncEngine:
     return create_asynchronous_engine(
         url,
         timeout_seconds=timeout_seconds,
-        statement_timeout_seconds=statement_timeout_seconds,
+        statement_timeout_seconds=statement_seconds,
+        lock_timeout_seconds=lock_seconds,
         pool_size=size,
         max_overflow=0,
         pool_timeout=timeout_seconds,

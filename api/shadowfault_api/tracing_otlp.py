@@ -87,12 +87,16 @@ class OtlpTracing:
 
     def close(self, seconds: float) -> None:
         """Send what is left; a receiver that does not answer is not waited for longer than `seconds`."""
-        flushing = Thread(target=self._processor.force_flush, name="traces-flush", daemon=True)
-        flushing.start()
-        flushing.join(seconds)
-        if flushing.is_alive():
-            # It keeps to no time of its own (open-telemetry/opentelemetry-python issue 4568): this ends it.
+        closing = Thread(target=self._close, name="traces-close", daemon=True)
+        closing.start()
+        closing.join(seconds)
+        if closing.is_alive():
+            # It keeps to no time of its own (open-telemetry/opentelemetry-python issue 4568). This ends its
+            # attempts; one that is under way is left behind.
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def _close(self) -> None:
+        self._processor.force_flush()
         self._provider.shutdown()
 
     def _span_context(self, traceparent: str) -> SpanContext:

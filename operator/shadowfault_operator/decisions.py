@@ -199,7 +199,8 @@ def _admit(view: View, now: datetime, new_seed: Callable[[], str]) -> Action:
     """Before anything is recorded: every net, then the finalizer, then the record."""
     experiment, spec = view.experiment, view.experiment.spec
     if isinstance(spec, Spec) and spec.suspend:
-        return _wait(experiment, now)
+        # Suspended between the finalizer and the record: nothing is in the target, and nothing is to hold it.
+        return RemoveFinalizer() if experiment.has_finalizer else _wait(experiment, now)
     if isinstance(spec, Spec) and spec.dry_run:
         return _show(view, spec, now, new_seed)
     objection = view.objection(NETS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -106,30 +107,63 @@ async def drain(
     """
     give_up = time.monotonic() + seconds
     asked: set[Key] = set()
-    left: list[Key] = []
+    quiet = False
     while True:
-        why = None
-        try:
-            left = []
-            # Again at each look: whatever comes in meanwhile is ended too. What starts some goes first.
-            for item in await _list(client, SCHEDULES, namespaces):
-                await _suspend(client, SCHEDULES, item)
-            for item in await _list(client, PLURAL, namespaces):
-                if _is_over(item):
-                    continue
-                key = _key(item)
-                if key not in asked:
-                    say(f"drain: ending {key}")
-                asked.add(key)
-                if await _may_be_in_a_target(client, item):
-                    left.append(key)
-        except (ApiError, UnavailableError) as error:
-            why = str(error)
-        if why is None and not left:
+        look = await _end_all(client, namespaces)
+        for key in look.ended:
+            if key not in asked:
+                say(f"drain: ending {key}")
+        asked.update(look.ended)
+        # Twice in a row: what a schedule was about to create as it was suspended is there by the second look.
+        if look.over and quiet:
             return
-        if time.monotonic() >= give_up:
-            raise NotDrainedError(left, why)
+        quiet = look.over and not look.suspended_a_schedule
+        if time.monotonic() >= give_up and not look.over:
+            raise NotDrainedError(look.left, look.why)
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+@dataclass
+class _Look:
+    """What one pass over all came to. `left`: not restored yet, or not to be changed; `why`: who refused."""
+
+    ended: list[Key] = field(default_factory=list)
+    left: list[Key] = field(default_factory=list)
+    suspended_a_schedule: bool = False
+    why: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return not self.left and self.why is None
+
+
+async def _end_all(client: ApiClient, namespaces: list[str]) -> _Look:
+    """Suspend whatever there is; schedules first, for they start experiments. One refusal stops no other."""
+    look = _Look()
+    try:
+        schedules = await _list(client, SCHEDULES, namespaces)
+        experiments = await _list(client, PLURAL, namespaces)
+    except (ApiError, UnavailableError) as error:
+        look.why = str(error)
+        return look
+    for item in schedules:
+        look.suspended_a_schedule = look.suspended_a_schedule or not _is_suspended(item)
+        try:
+            await _suspend(client, SCHEDULES, item)
+        except (ApiError, UnavailableError) as error:
+            look.why = str(error)
+    for item in experiments:
+        if _is_over(item):
+            continue
+        key = _key(item)
+        look.ended.append(key)
+        try:
+            left = await _may_be_in_a_target(client, item)
+        except (ApiError, UnavailableError) as error:
+            look.why, left = str(error), True
+        if left:
+            look.left.append(key)
+    return look
 
 
 def _is_over(item: Json) -> bool:
@@ -160,10 +194,11 @@ async def _suspend(client: ApiClient, plural: str, item: Json) -> Json:
             raise
     # An object that the schema of today does not take cannot be changed, only deleted.
     try:
-        await client.request("DELETE", path)
+        answer = await client.request("DELETE", path)
     except NotFoundError:
         return {}
-    return item
+    # The object where something holds it, else a Status without finalizers.
+    return answer
 
 
 def _key(item: Json) -> Key:

@@ -33,6 +33,28 @@ async def ask(service: Service, uid: str = UID) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
+async def test_who_asks_while_it_is_counted_shares_the_count(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadowfault_api.accounts.accounting._PATIENCE_SECONDS", 0.05)
+    counting, counts = asyncio.Event(), 0
+    accounting = service.resources.accounting
+
+    async def slow(_uid: str) -> dict[str, Any]:
+        nonlocal counts
+        counts += 1
+        await counting.wait()
+        return {"state": "complete"}
+
+    monkeypatch.setattr(accounting, "_make", slow)
+    assert await asyncio.gather(*(accounting.account(UID) for _ in range(3))) == [None] * 3
+    counting.set()
+    assert await accounting.account(UID) == {"state": "complete"}
+    assert counts == 1
+    await asyncio.sleep(0)
+    assert accounting._making == {}
+
+
 async def disarmed(service: Service, uid: str = UID) -> None:
     answer = await service.client.post("/chaos/disarm", json={"experimentUid": uid})
     assert answer.json() == {"disarmed": True}

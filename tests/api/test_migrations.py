@@ -89,6 +89,35 @@ def test_a_schema_newer_than_the_code_is_not_touched(database_pair: DatabasePair
         migrate(database_pair.primary, Database.PRIMARY)
 
 
+@pytest.mark.postgres
+def test_who_could_insert_evidence_still_can_and_gives_no_position(postgres_url: str) -> None:
+    engine = create_sync_engine(postgres_url)
+    with engine.begin() as connection:
+        command.upgrade(_config(connection, Database.PRIMARY), "primary_0006")
+    giver, given, column, public = 'the "giver"', "given", "column only", "PUBLIC"
+    roles = (giver, given, column)
+    quoted = {name: '"' + name.replace('"', '""') + '"' for name in roles} | {public: public}
+    try:
+        for name in roles:
+            query(postgres_url, f"CREATE ROLE {quoted[name]}")
+        query(postgres_url, f"GRANT INSERT ON evidence_records TO {quoted[giver]} WITH GRANT OPTION")
+        query(
+            postgres_url,
+            f"SET ROLE {quoted[giver]}; GRANT INSERT ON evidence_records TO {quoted[given]}; RESET ROLE",
+        )
+        query(postgres_url, f"GRANT INSERT (id, txid) ON evidence_records TO {quoted[column]}")
+        migrate(postgres_url, Database.PRIMARY)
+        may = "SELECT has_column_privilege(:role, 'evidence_records', :name, :right) AS may"
+        for role, right in ((giver, "INSERT WITH GRANT OPTION"), (given, "INSERT"), (column, "INSERT")):
+            assert query(postgres_url, may, role=role, name="content_hash", right=right) == [{"may": True}]
+            assert query(postgres_url, may, role=role, name="txid", right="INSERT") == [{"may": False}]
+    finally:
+        for name in roles:
+            query(postgres_url, f"DROP OWNED BY {quoted[name]} CASCADE")
+            query(postgres_url, f"DROP ROLE {quoted[name]}")
+        engine.dispose()
+
+
 @pytest.mark.parametrize(("which", "before"), [("primary", "primary_0005"), ("shadow", "shadow_0001")])
 def test_an_index_built_beforehand_is_taken_as_it_is(
     database_pair: DatabasePair, which: str, before: str

@@ -382,3 +382,28 @@ async def test_what_the_primary_does_not_let_us_record_holds_up_no_other(databas
         )
         assert [row["id"] for row in service.outbox("pending")] == [bad.id]
         assert await service.metric("shadow_writes_deferred_total", reason="record_refused") == 1
+
+
+@pytest.mark.postgres
+async def test_where_the_primary_refuses_everything_the_rest_is_left_as_it_is(
+    databases: DatabasePair,
+) -> None:
+    async with still_running(databases) as service:
+        entries = await entries_of(service, 100, 3600.0)
+        asked: list[int] = []
+
+        async def denied(written: Sequence[OutboxEntry], failed: Sequence[FailedWrite]) -> Any:
+            asked.append(len(written) + len(failed))
+            raise exc.ProgrammingError("DELETE", None, psycopg.errors.InsufficientPrivilege())
+
+        record = path_of(service).outbox.record
+        path_of(service).outbox.record = denied  # type: ignore[method-assign]
+        settler = Settler(path_of(service), None)
+        await settler.record(Outcome(written=entries))
+        assert len(asked) < 30
+        assert len(service.outbox("pending")) == 100
+        assert await service.metric("shadow_writes_deferred_total", reason="record_refused") == 100
+
+        path_of(service).outbox.record = record  # type: ignore[method-assign]
+        await settler.record(Outcome(written=entries))
+        assert service.outbox("pending") == []

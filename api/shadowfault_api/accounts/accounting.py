@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
 from shadowfault_api.accounts.decision import Step, next_step
 from shadowfault_api.jobs import VERIFIER
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from shadowfault_api.accounts.store import AccountStore
     from shadowfault_api.jobs import Jobs
     from shadowfault_api.store.job_runs import JobRuns
+
+# Who asks waits no longer than that: an operator gives up after five seconds.
+_PATIENCE_SECONDS: Final = 3.0
 
 
 class UnknownExperimentError(Exception):
@@ -31,13 +35,25 @@ class Accounting:
         self._store = store
         self._jobs = jobs
         self._runs = runs
+        self._making: dict[str, asyncio.Task[Mapping[str, Any] | None]] = {}
 
     async def account(self, experiment_uid: str) -> Mapping[str, Any] | None:
         """The account's document; None while it is in the making.
 
+        Who asks for the same one at once, or again while it is counted, shares one count.
+
         Raises:
             UnknownExperimentError: there is no trace of the experiment.
         """
+        making = self._making.get(experiment_uid)
+        if making is None:
+            making = asyncio.create_task(self._make(experiment_uid))
+            self._making[experiment_uid] = making
+            making.add_done_callback(lambda _: self._making.pop(experiment_uid, None))
+        done, _ = await asyncio.wait({making}, timeout=_PATIENCE_SECONDS)
+        return making.result() if done else None
+
+    async def _make(self, experiment_uid: str) -> Mapping[str, Any] | None:
         known = await self._store.known(experiment_uid)
         if not known.anything:
             raise UnknownExperimentError

@@ -44,10 +44,13 @@ class InFlight:
             self._tasks.discard(task)
 
     async def abandon(self) -> None:
-        """Cancel what is left, and wait a moment until it is answered.
+        """Wait a moment for what the server has cancelled, then cancel it once more and see it answered.
 
-        A driver that waits for its cancellation gives up when it is cancelled once more.
+        In that moment a driver tells the database to end the statement, so that what is answered with 503 is
+        not committed later. Where the database does not listen it gives up when it is cancelled once more.
         """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ABANDON_SECONDS)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
+_REFUSALS: Final = 5
 # What one outcome may bring about; of the others, the primary as a whole is the reason.
 _OF_AN_OUTCOME: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
 
@@ -51,6 +52,7 @@ class Settler:
         self._path = path
         self._metrics = path.metrics
         self._injector = injector
+        self._refused_in_a_row = 0
 
     async def settle(
         self, entries: Sequence[OutboxEntry], begin_before: float = math.inf
@@ -98,6 +100,7 @@ class Settler:
                     return
                 _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)
             else:
+                self._refused_in_a_row = 0
                 await self._report(settled)
                 return
             await asyncio.sleep(pause)
@@ -106,10 +109,11 @@ class Settler:
     async def _record_apart(self, outcome: Outcome, error: Exception) -> None:
         """Record one after the other what cannot be recorded together.
 
-        First what failed: a newer write that was made takes the failures before it away.
+        First what failed: a newer write that was made takes the failures before it away. After some refusals
+        in a row the primary as a whole is at fault, and the rest is left as it is.
         """
         written, failed = outcome.written, outcome.failed
-        if len(written) + len(failed) > 1:
+        if len(written) + len(failed) > 1 and self._refused_in_a_row < _REFUSALS:
             middle = max(1, len(failed) // 2) if failed else 0
             half = len(written) // 2
             parts = (
@@ -120,14 +124,17 @@ class Settler:
             for part in parts:
                 await self.record(part)
             return
-        (entry,) = (*written, *(one.entry for one in failed))
-        self._metrics.deferred.labels(entry.entity_type, entry.operation.value, "record_refused").inc()
+        self._refused_in_a_row += 1
+        entries = [*written, *(one.entry for one in failed)]
+        for labels, alike in _by_labels(entries).items():
+            self._metrics.deferred.labels(*labels, "record_refused").inc(len(alike))
         _log.error(
             "shadow_record_refused",
-            requestId=entry.request_id,
-            entity_type=entry.entity_type,
-            entity_id=entry.entity_id,
-            version=entry.version,
+            requestId=entries[0].request_id,
+            entity_type=entries[0].entity_type,
+            entity_id=entries[0].entity_id,
+            version=entries[0].version,
+            rows=len(entries),
             error_class=type(error).__name__,
         )
 
@@ -161,14 +168,14 @@ class Settler:
     async def _write(self, entries: Sequence[OutboxEntry], outcome: Outcome, begin_before: float) -> None:
         if not entries:
             return
+        began = time.monotonic()
+        if began >= begin_before or not self._path.breaker.closed:
+            outcome.left.extend(entries)
+            return
         if self._path.breaker.on_probation and len(entries) > 1:
             # A shadow that answers may still take no writes: while that is not known, one entry is at stake.
             await self._write(entries[:1], outcome, begin_before)
             await self._write(entries[1:], outcome, begin_before)
-            return
-        began = time.monotonic()
-        if began >= begin_before or not self._path.breaker.closed:
-            outcome.left.extend(entries)
             return
         try:
             with self._path.tracing.shadow_write(entries):

@@ -128,8 +128,7 @@ class ShadowWriter:
         for item in left:
             self._count_deferred(item.entry, "stopping")
         left.extend(self._unwanted)
-        with contextlib.suppress(TimeoutError):
-            await Deadline(_RELEASE_SECONDS).run(self._release(left))
+        await self._release(left)
 
     def _refusal(self) -> str | None:
         if self._stopping.is_set():
@@ -146,7 +145,7 @@ class ShadowWriter:
         now = time.monotonic()
         ours = [item.entry for item in items if item.begin_before > now]
         with contextlib.suppress(Exception):  # the primary may be away: claims run out by themselves
-            await self._path.outbox.release(ours)
+            await Deadline(_RELEASE_SECONDS).run(self._path.outbox.release(ours))
 
     async def _consume(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from alembic import command
@@ -16,6 +17,8 @@ from shadowfault_api.store.locks import MIGRATION_LOCK_KEY
 from shadowfault_api.store.schema import primary_metadata, shadow_metadata
 from shadowfault_api.store.urls import create_sync_engine
 
+# Alembic keeps what it is at in modules: two databases of one process must not be mixed up.
+_ONE_AT_A_TIME: Final = Lock()
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
 
 
@@ -55,7 +58,8 @@ def migrate(url: str | URL, which: Database | str, *, timeout_seconds: float = 3
                 connection.execute(text(f"SET LOCAL lock_timeout = {int(timeout_seconds * 1000)}"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_KEY})"))
             _current(connection, Database(which))
-            command.upgrade(_config(connection, Database(which)), "head")
+            with _ONE_AT_A_TIME:
+                command.upgrade(_config(connection, Database(which)), "head")
     finally:
         engine.dispose()
 

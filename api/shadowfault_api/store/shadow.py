@@ -87,7 +87,7 @@ class Shadow:
     async def prepare(self) -> None:
         """Bring the shadow to the newest schema once; later calls only ask it for an answer.
 
-        Where the table is gone it is brought there anew next time: it is another, with nothing in it.
+        Where it gives none it is brought there anew next time: it may be another, empty or older.
         """
         if self._migration is None or (self._migration.done() and _failed(self._migration)):
             # First whether it answers at all, in a way that can be cancelled: a migration cannot.
@@ -102,9 +102,8 @@ class Shadow:
         try:
             async with self._autocommit.connect() as connection:
                 await connection.execute(select(shadow_listings.c.id).limit(1))
-        except DBAPIError as error:
-            if _has_no_table(error):
-                self._migration = None
+        except DBAPIError:
+            self._migration = None
             raise
 
     async def apply(self, entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
@@ -190,12 +189,6 @@ class Shadow:
 
 def _failed(task: asyncio.Future[None]) -> bool:
     return task.cancelled() or task.exception() is not None
-
-
-def _has_no_table(error: DBAPIError) -> bool:
-    # PostgreSQL, appendix A: undefined_table, invalid_schema_name. SQLite has no code of its own for it.
-    state = getattr(error.orig, "sqlstate", None)
-    return state in {"42P01", "3F000"} or str(error.orig).startswith("no such table")
 
 
 def _as_text(value: object) -> str:

@@ -14,6 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 
 READ_ONLY_OPTION: Final = "shadowfault_read_only"
@@ -75,14 +77,16 @@ def create_asynchronous_engine(
     *,
     timeout_seconds: float = 5.0,
     statement_timeout_seconds: float | None = None,
+    lock_timeout_seconds: float | None = None,
     **options: Any,  # noqa: ANN401 - passed on to SQLAlchemy
 ) -> AsyncEngine:
     """Build an engine for the event loop.
 
     Args:
         timeout_seconds: how long to wait to connect (PostgreSQL) or for another writer (SQLite).
-        statement_timeout_seconds: PostgreSQL's own limit on a statement and on its wait for a lock, which
-            ends it on the server too. A shorter one, of the role or in the URL, stays as it is.
+        statement_timeout_seconds: PostgreSQL's own limit on a statement, which ends it on the server too. A
+            shorter one, of the role or in the URL, stays as it is.
+        lock_timeout_seconds: the same for its wait for a lock; as long as the statement without it.
     """
     parsed = database_url(url, asynchronous=True)
     engine = create_async_engine(
@@ -91,7 +95,9 @@ def create_asynchronous_engine(
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine.sync_engine, timeout_seconds)
     elif statement_timeout_seconds is not None:
-        _limit_statements(engine.sync_engine, statement_timeout_seconds)
+        lock_timeout_seconds = lock_timeout_seconds or statement_timeout_seconds
+        limits = {"statement_timeout": statement_timeout_seconds, "lock_timeout": lock_timeout_seconds}
+        _limit_statements(engine.sync_engine, limits)
     return engine
 
 
@@ -121,24 +127,26 @@ def _connect_args(url: URL, timeout_seconds: float) -> dict[str, Any]:
 
 # In milliseconds, as `setting` is for these two.
 _LIMIT: Final = """
-    SELECT set_config(name, %(limit)s::text, false) FROM pg_settings
-    WHERE name IN ('statement_timeout', 'lock_timeout')
-        AND (setting::bigint = 0 OR setting::bigint > %(limit)s)
+    SELECT set_config(name, milliseconds::text, false)
+    FROM (VALUES ('statement_timeout', %(statement_timeout)s), ('lock_timeout', %(lock_timeout)s))
+        AS wanted (name, milliseconds)
+    JOIN pg_settings USING (name)
+    WHERE setting::bigint = 0 OR setting::bigint > milliseconds
 """
 
 
-def _limit_statements(engine: Engine, seconds: float) -> None:
+def _limit_statements(engine: Engine, seconds: Mapping[str, float]) -> None:
     """Set the limits once a connection is made.
 
     As `options` of the connection they would take the place of those in the URL, and PgBouncer refuses them.
     """
-    limit = {"limit": max(1, round(seconds * 1000))}
+    milliseconds = {name: max(1, round(limit * 1000)) for name, limit in seconds.items()}
 
     @event.listens_for(engine, "connect")
     def connect(dbapi_connection: DBAPIConnection, _record: object) -> None:
         cursor = dbapi_connection.cursor()
         try:
-            cursor.execute(_LIMIT, limit)
+            cursor.execute(_LIMIT, milliseconds)
         finally:
             cursor.close()
         dbapi_connection.commit()

@@ -121,6 +121,14 @@ def test_suspended_before_the_start_it_waits(scene: Any) -> None:
     assert step(scene.view(status)) == AddFinalizer()
 
 
+def test_suspended_between_the_finalizer_and_the_record_it_is_held_by_nothing(scene: Any) -> None:
+    scene.spec = {"suspend": True}
+    scene.metadata["finalizers"] = [FINALIZER]
+    assert step(scene.view()) == RemoveFinalizer()
+    del scene.metadata["finalizers"]
+    assert moved(step(scene.view())).reason == "Suspended"
+
+
 def test_a_refusal_is_final_and_touches_nothing(scene: Any) -> None:
     scene.labels = {}
     status = moved(step(scene.view()))

@@ -44,16 +44,29 @@ def upgrade() -> None:
         f"""
         DO $$
         DECLARE
-          item record;
+          grantees text[];
+          options text[];
         BEGIN
-          FOR item IN
-            SELECT DISTINCT evidence_grantee(acl.grantee) AS grantee
-            FROM pg_class, aclexplode(relacl) AS acl
+          SELECT array_agg(grantee), array_agg(option) INTO grantees, options
+          FROM (
+            SELECT evidence_grantee(acl.grantee) AS grantee,
+              CASE WHEN bool_or(acl.is_grantable) THEN 'WITH GRANT OPTION' ELSE '' END AS option
+            FROM (
+              SELECT relacl FROM pg_class WHERE oid = 'evidence_records'::regclass
+              UNION ALL
+              SELECT attacl FROM pg_attribute WHERE attrelid = 'evidence_records'::regclass
+            ) AS granted (acls), aclexplode(acls) AS acl, pg_class
             WHERE pg_class.oid = 'evidence_records'::regclass
               AND acl.privilege_type = 'INSERT' AND acl.grantee <> relowner
-          LOOP
-            EXECUTE format('REVOKE INSERT ON evidence_records FROM %s', item.grantee);
-            EXECUTE format('GRANT INSERT ({_COLUMNS}) ON evidence_records TO %s', item.grantee);
+            GROUP BY acl.grantee
+          ) AS writers;
+          -- On the table it takes what is on its columns too, and what a grantee has given to others.
+          FOR i IN 1 .. coalesce(array_length(grantees, 1), 0) LOOP
+            EXECUTE format('REVOKE INSERT ON evidence_records FROM %s CASCADE', grantees[i]);
+          END LOOP;
+          FOR i IN 1 .. coalesce(array_length(grantees, 1), 0) LOOP
+            EXECUTE format(
+              'GRANT INSERT ({_COLUMNS}) ON evidence_records TO %s %s', grantees[i], options[i]);
           END LOOP;
         END $$
         """  # noqa: S608 - the columns above
