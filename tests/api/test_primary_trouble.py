@@ -154,3 +154,33 @@ async def test_a_figure_that_waits_for_a_lock_hides_no_other(databases: Database
                 await until(shown)
         finally:
             engine.dispose()
+
+
+async def test_what_is_answered_with_503_at_the_end_is_not_committed_later(
+    databases: DatabasePair, launch: Launch
+) -> None:
+    """A client that tries again, as it is asked to, would have made two."""
+    process = launch(**databases.environment(), SHUTDOWN_GRACE_SECONDS="2")
+    url = await asyncio.to_thread(lambda: process.url)
+    engine = create_engine(make_url(databases.primary).set(drivername="postgresql+psycopg"))
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    try:
+        with engine.begin() as holder:
+            holder.execute(text("LOCK TABLE listings IN ACCESS EXCLUSIVE MODE"))
+            async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_SECONDS, trust_env=False) as client:
+                body = {"title": "Test", "price": 1}
+                posts = [asyncio.create_task(client.post("/api/listings", json=body)) for _ in range(3)]
+
+                def all_wait() -> bool:
+                    with engine.connect() as connection:
+                        return int(connection.execute(waiting).scalar_one()) == len(posts)
+
+                await until(lambda: asyncio.to_thread(all_wait))
+                process.process.send_signal(signal.SIGTERM)
+                answers = [(await post).status_code for post in posts]
+            assert await asyncio.to_thread(process.process.wait, DEADLINE_SECONDS) == 0
+        assert answers == [503] * len(posts)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM listings")).scalar_one() == 0
+    finally:
+        engine.dispose()
