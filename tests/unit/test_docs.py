@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from shadowfault_api.evidence.record import DETAIL_FIELDS, EventType
+from shadowfault_api.shadow.deferral import Deferral
+from shadowfault_api.shadow.failures import FailureType
 from shadowfault_operator.reasons import Reason
 from shadowfault_operator.verdict import Finding
 from shadowfault_packaging import metrics, settings
@@ -78,6 +80,11 @@ def test_every_type_and_detail_of_evidence_is_explained() -> None:
     missing = [one.value for one in EventType if f"| `{one}` | `{one.outcome}` |" not in text]
     assert missing == []
     assert [name for name in sorted(DETAIL_FIELDS) if f"`{name}`" not in text] == []
+
+
+def test_every_reason_for_a_failure_or_a_wait_is_explained() -> None:
+    text = (ROOT / "docs" / "dual-write.md").read_text()
+    assert [one.value for one in (*FailureType, *Deferral) if f"| `{one.value}` | " not in text] == []
 
 
 def test_the_pages_the_code_names_exist() -> None:

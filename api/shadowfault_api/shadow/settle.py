@@ -13,6 +13,7 @@ import structlog
 
 from shadowfault import FaultInjector, Surface
 from shadowfault_api.metrics import exemplar
+from shadowfault_api.shadow.deferral import Deferral
 from shadowfault_api.shadow.failures import (
     FailureType,
     classify,
@@ -127,7 +128,7 @@ class Settler:
         self._refused_in_a_row += 1
         entries = [*written, *(one.entry for one in failed)]
         for labels, alike in _by_labels(entries).items():
-            self._metrics.deferred.labels(*labels, "record_refused").inc(len(alike))
+            self._metrics.deferred.labels(*labels, Deferral.RECORD_REFUSED.value).inc(len(alike))
         _log.error(
             "shadow_record_refused",
             requestId=entries[0].request_id,

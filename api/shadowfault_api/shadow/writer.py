@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shadowfault_api.shadow.deadline import Deadline
+from shadowfault_api.shadow.deferral import Deferral
 from shadowfault_api.shadow.failures import classify
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ShadowWriter:
         that is not claimed is left in any case, for another replica may take it.
         """
         if not claimed:
-            self._count_deferred(entry, self._refusal() or "unclaimed")
+            self._count_deferred(entry, self._refusal() or Deferral.UNCLAIMED)
         elif not self._take(entry):
             self._unwanted.append(self._claimed(entry))
 
@@ -126,19 +127,19 @@ class ShadowWriter:
         self._path.deadline.close()
         left = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
         for item in left:
-            self._count_deferred(item.entry, "stopping")
+            self._count_deferred(item.entry, Deferral.STOPPING)
         left.extend(self._unwanted)
         await self._release(left)
 
-    def _refusal(self) -> str | None:
+    def _refusal(self) -> Deferral | None:
         if self._stopping.is_set():
-            return "stopping"
+            return Deferral.STOPPING
         if not self.breaker.closed:
-            return "circuit_open"
-        return "queue_full" if self._queue.full() else None
+            return Deferral.CIRCUIT_OPEN
+        return Deferral.QUEUE_FULL if self._queue.full() else None
 
-    def _count_deferred(self, entry: OutboxEntry, reason: str) -> None:
-        self._path.metrics.deferred.labels(entry.entity_type, entry.operation.value, reason).inc()
+    def _count_deferred(self, entry: OutboxEntry, reason: Deferral) -> None:
+        self._path.metrics.deferred.labels(entry.entity_type, entry.operation.value, reason.value).inc()
 
     async def _release(self, items: Sequence[_Queued]) -> None:
         """Give claims up, but for those that may have run out: such a row may be another replica's by now."""
@@ -173,11 +174,11 @@ class ShadowWriter:
         now = time.monotonic()
         for item in queued:
             if item.begin_before <= now:
-                self._count_deferred(item.entry, "claim_expired")
+                self._count_deferred(item.entry, Deferral.CLAIM_EXPIRED)
         return [item for item in queued if item.begin_before > now]
 
     async def _leave(self, items: Sequence[_Queued]) -> None:
-        reason = "claim_expired" if self.breaker.closed else "circuit_open"
+        reason = Deferral.CLAIM_EXPIRED if self.breaker.closed else Deferral.CIRCUIT_OPEN
         for item in items:
             self._count_deferred(item.entry, reason)
         await self._release(items)
