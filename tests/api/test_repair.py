@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
 from shadowfault_api.evidence import EventType
 from shadowfault_api.repair import (
@@ -18,14 +21,21 @@ from shadowfault_api.repair import (
     repair_stores,
 )
 from shadowfault_api.repair import run as repair_run
-from shadowfault_api.store.schema import discrepancies, evidence_records, outbox, shadow_listings
+from shadowfault_api.store.schema import (
+    discrepancies,
+    evidence_records,
+    job_runs,
+    outbox,
+    shadow_listings,
+)
 from shadowfault_api.verifier import VerificationError, verify_stores
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.model import DiscrepancyType
+from shadowfault_api.verifier.recorder import Recorder
 from shadowfault_testing.commandline import shadowfault
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from sqlalchemy import Row
 
@@ -144,6 +154,117 @@ def test_a_failure_that_was_made_good_explains_no_later_loss(stores: Stores) -> 
     stores.failure_evidence("new", operation="update", version=2, failureType="timeout")
     verify(stores)
     assert stores.open_discrepancies()["new"][1] == "timeout"
+
+
+def test_a_failure_that_landed_late_explains_no_later_loss(stores: Stores) -> None:
+    """Given up at its deadline, and made all the same; the verifier has seen it there."""
+    stores.put("new")
+    stores.entry("new", "create", 1, **{**INJECTED, "failure_type": "timeout"})
+    stores.failure_evidence("new", operation="create", version=1, failureType="timeout")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "timeout"
+    stores.shadow_put("new")
+    assert verify(stores).resolved == 1
+    assert stores.rows(outbox) == []
+    stores.shadow_remove("new")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "unexplained"
+
+
+def test_nor_does_one_whose_repair_was_cut_off_before_its_record(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.put("new")
+    stores.entry("new", "create", 1, **INJECTED)
+    stores.failure_evidence("new", operation="create", version=1, failureType="injected")
+    verify(stores)
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_run.Recorded, "enter", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            repair(stores, keys=("new",))
+    assert outcomes(repair(stores, keys=("new",))) == {"new": Outcome.EQUAL}
+    stores.shadow_remove("new")
+    verify(stores)
+    assert stores.open_discrepancies()["new"][1] == "unexplained"
+
+
+def test_a_failure_newer_than_what_the_shadow_holds_still_explains(stores: Stores) -> None:
+    stores.put_both("changed")
+    stores.entry("changed", "create", 1, **INJECTED)
+    verify(stores)  # equal at version 1
+    stores.change("changed", version=2, title="After")
+    stores.entry("changed", "update", 2, **INJECTED)
+    verify(stores)
+    assert stores.open_discrepancies()["changed"][1] == "injected"
+
+
+@contextmanager
+def between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Iterator[None]:
+    """Have something happen once, after a look and before what it is judged by is recorded."""
+    record = Recorder.record
+    done: list[bool] = []
+
+    def then(self: Recorder, *judged: Any) -> Any:
+        if not done:
+            done.append(True)
+            happens()
+        return record(self, *judged)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "record", then)
+        yield
+
+
+def test_what_a_repair_closed_since_the_look_is_not_entered_again(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_discrepancies(stores)
+    entered = len(stores.evidence(EventType.SHADOW_WRITE_DISCREPANCY))
+    with between(monkeypatch, lambda: repair(stores, keys=("new", "changed"))):
+        report = verify(stores)
+    assert report.new == 0
+    assert not {"new", "changed"} & set(stores.open_discrepancies())
+    assert len(stores.evidence(EventType.SHADOW_WRITE_DISCREPANCY)) == entered
+    assert verify(stores).open == 1
+
+
+def test_what_a_verifier_entered_since_the_look_is_not_closed_by_a_repair(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.put_both("changed")
+
+    def happens() -> None:
+        stores.change("changed", version=2, title="After")
+        stores.entry("changed", "update", 2, **INJECTED)
+        assert verify(stores).open == 1
+
+    with between(monkeypatch, happens):
+        assert outcomes(repair(stores, keys=("changed",))) == {"changed": Outcome.EQUAL}
+    assert stores.open_discrepancies()["changed"][1] == "injected"
+
+
+def test_a_run_is_found_though_its_machine_has_another_clock_than_the_primary(stores: Stores) -> None:
+    three_discrepancies(stores)
+    (run,) = stores.rows(job_runs)
+    ahead = run.started_at + timedelta(minutes=10)
+    with stores.primary.begin() as connection:
+        connection.execute(update(job_runs).values(started_at=ahead))
+    assert len(outcomes(repair(stores, run=run.id))) == 3
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_pair", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("odd", ["updated_at = 'infinity'", "created_at = '12000-01-01'", "price = 'NaN'"])
+def test_a_value_that_cannot_be_copied_is_said_and_stops_nothing(stores: Stores, odd: str) -> None:
+    three_discrepancies(stores)
+    with stores.primary.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE listings SET {odd} WHERE id = 'new'")
+    report = repair(stores, keys=("new", "changed"))
+    assert outcomes(report) == {"new": Outcome.UNREADABLE, "changed": Outcome.REPAIRED}
 
 
 def test_again_it_says_that_nothing_differs_and_leaves_no_second_evidence(stores: Stores) -> None:

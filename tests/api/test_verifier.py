@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from threading import Event
@@ -20,6 +22,8 @@ from shadowfault_api.verifier.side import Side
 from shadowfault_testing.stores import NOW
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shadowfault_testing.stores import Stores
 
 FOUND = EventType.SHADOW_WRITE_DISCREPANCY
@@ -454,3 +458,14 @@ def test_a_text_that_is_not_utf8_is_told(stores: Stores) -> None:
         connection.exec_driver_sql("UPDATE listings SET title = CAST(x'ff' AS TEXT)")
     with pytest.raises(VerificationError, match="not UTF-8"):
         verify(stores)
+
+
+@pytest.mark.parametrize("database_pair", ["sqlite"], indirect=True)
+def test_a_file_in_another_encoding_is_refused(stores: Stores, tmp_path: Path) -> None:
+    """Its keys are in another order than those of the other side: a scan might not end."""
+    other = tmp_path / "utf16.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16le'")
+        connection.execute("CREATE TABLE t (x)")
+    with pytest.raises(VerificationError, match="UTF-16le"):
+        verify_stores(stores.primary, f"sqlite:///{other}")

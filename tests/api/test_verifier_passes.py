@@ -512,3 +512,37 @@ def test_an_incremental_pass_looks_at_so_many_open_ones_at_a_time_in_turn(
         assert 0 < report.resolved <= 4 + 1 + 2
         left -= report.resolved
         assert report.open == left
+
+
+def test_a_sweep_that_is_resumed_looks_at_what_changed_behind_its_cursor(stores: Stores) -> None:
+    """The rotating sweep of incremental passes is one that can be resumed; it may have begun long ago."""
+    some = keys(12)
+    for name in some:
+        stores.put_both(name)
+    verify(stores, VerifierOptions())
+    for _ in range(3):
+        verify(stores)
+    first = some[0]
+    stores.change(first, title="changed", version=2, updated_at=datetime.now(UTC))
+    report = verify(stores, replace(SMALL, mode=Mode.FULL, resume=True))
+    assert report.sweep.resumed
+    assert (report.clean, report.open, report.new) == (False, 1, 1)
+
+
+def test_a_sweep_dated_by_a_clock_that_was_ahead_blinds_no_later_pass(stores: Stores) -> None:
+    for name in keys(4):
+        stores.put_both(name)
+    verify(stores, VerifierOptions())
+    verify(stores)
+    ahead = datetime.now(UTC) + timedelta(days=2)
+    with stores.primary.begin() as connection:
+        connection.execute(update(verifier_sweeps).values(watermark=ahead, started_at=ahead))
+        connection.execute(update(discrepancy_checks).values(watermark=ahead))
+    stores.change(keys(1)[0], title="changed", version=2, updated_at=datetime.now(UTC))
+    report = verify(stores, replace(SMALL, overlap=timedelta(minutes=5)))
+    assert report.open == 1
+    with stores.primary.connect() as connection:
+        begun = connection.execute(
+            select(verifier_sweeps.c.started_at).where(verifier_sweeps.c.finished_at.is_(None))
+        ).scalar_one()
+    assert begun <= datetime.now(UTC), "the one in the future has made way"

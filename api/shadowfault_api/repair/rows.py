@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from shadowfault_api.evidence import EventType, Subject, new_record
 from shadowfault_api.repair.decide import Outcome, Write
@@ -43,7 +43,8 @@ def planned(connection: Connection, found: Found, write: Write) -> Planned | Out
         return Planned(found, write, row)
     try:
         held = connection.execute(select(listings).where(listings.c.id == found.key)).mappings().first()
-    except (ValueError, TypeError, ArithmeticError):  # SQLite takes any value into any column
+    except (ValueError, TypeError, ArithmeticError, DataError):
+        # SQLite takes any value into any column, and PostgreSQL times that Python does not have.
         return Outcome.UNREADABLE
     if held is None or held["version"] != write.version:
         return Outcome.IN_FLIGHT  # written since it was looked at
@@ -64,6 +65,10 @@ def write_shadow(shadow: Side, writes: Sequence[Planned]) -> dict[str, Outcome]:
                     written = connection.execute(_statement(one, shadow.postgresql)).first()
             except (IntegrityError, DataError):
                 outcomes[one.found.key] = Outcome.REFUSED
+            except StatementError as error:
+                if isinstance(error, DBAPIError):
+                    raise
+                outcomes[one.found.key] = Outcome.UNREADABLE  # not to be sent: a price that is no number
             else:
                 outcomes[one.found.key] = Outcome.IN_FLIGHT if written is None else Outcome.REPAIRED
     return outcomes

@@ -15,6 +15,7 @@ from shadowfault_api.repair.decide import Outcome, Write, decide
 from shadowfault_api.repair.rows import Planned, Recorded, planned, write_shadow
 from shadowfault_api.repair.selection import Selection, chosen_keys
 from shadowfault_api.verifier.checks import check_databases
+from shadowfault_api.verifier.clock import Clock
 from shadowfault_api.verifier.examine import Examiner
 from shadowfault_api.verifier.model import LISTING_ENTITY, DiscrepancyType, Found
 from shadowfault_api.verifier.readers import PrimaryReader, ShadowReader
@@ -182,7 +183,7 @@ class _Repair:
         self._examiner = Examiner(self._reader, ShadowReader(shadow, entity, there), entity)
         self._options = options
         self._report = RepairReport(new_id(), entity.entity_type, options.apply)
-        self._recorder = Recorder(primary, entity.entity_type, self._report.repair_id)
+        self._recorder = Recorder(primary, entity.entity_type, self._report.repair_id, Clock.of(primary).now)
         self._recorded = Recorded(entity.entity_type, self._report.repair_id, request_id)
 
     def run(self, selection: Selection) -> RepairReport:
@@ -200,6 +201,7 @@ class _Repair:
         return self._report
 
     def _batch(self, keys: Sequence[str]) -> None:
+        looked_at = self._recorder.now()
         judged = self._examiner.judge(keys)
         outcomes = dict.fromkeys(judged.equal, Outcome.EQUAL) | dict.fromkeys(
             judged.in_flight, Outcome.IN_FLIGHT
@@ -208,7 +210,8 @@ class _Repair:
         outcomes |= {key: one for key, one in decided.items() if isinstance(one, Outcome)}
         writes = [one for one in decided.values() if isinstance(one, Planned)]
         if self._options.apply:
-            outcomes |= self._apply(writes, judged.equal)
+            self._recorder.record([], judged.equal, looked_at)
+            outcomes |= self._apply(writes)
         else:
             outcomes |= {one.found.key: Outcome.WOULD_REPAIR for one in writes}
         found = {item.key: item for item in judged.found}
@@ -232,7 +235,7 @@ class _Repair:
                 decided[item.key] = planned(connection, item, what) if isinstance(what, Write) else what
         return decided
 
-    def _apply(self, writes: Sequence[Planned], equal: Sequence[str]) -> dict[str, Outcome]:
+    def _apply(self, writes: Sequence[Planned]) -> dict[str, Outcome]:
         outcomes = write_shadow(self._shadow, writes) if writes else {}
         made = [one for one in writes if outcomes[one.found.key] is Outcome.REPAIRED]
         self._recorded.enter(self._primary, made)
@@ -246,8 +249,9 @@ class _Repair:
                 discrepancy_type=one.found.difference.discrepancy_type.value,
             )
         # Not because it was written but because it was looked at: then a discrepancy is closed.
+        looked_at = self._recorder.now()
         after = self._examiner.judge([one.found.key for one in made])
-        self._recorder.record([], [*equal, *after.equal])
+        self._recorder.record([], after.equal, looked_at)
         # Written and unlike at this very version: the column's type has rounded what SQLite's file holds.
         versions = {one.found.key: one.write.version for one in made}
         rounded = [i.key for i in after.found if i.difference.primary_version == versions[i.key]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from shadowfault_api.verifier.side import Side
 
 _IDS_AT_ONCE: Final = 500
+# A run is dated by its machine, its evidence by the primary; the time only keeps the search short.
+_CLOCKS_DIFFER: Final = timedelta(hours=1)
 # The evidence that speaks of a shadow write to be repeated.
 _ABOUT_WRITES: Final = frozenset(
     {
@@ -116,7 +119,7 @@ def _of_run(connection: Connection, entity_type: str, run: str) -> set[str]:
         raise UnknownSelectionError("run", [run])
     query = select(evidence_records.c.entity_id).where(
         evidence_records.c.event_type == EventType.SHADOW_WRITE_DISCREPANCY.value,
-        evidence_records.c.occurred_at >= started,
+        evidence_records.c.occurred_at >= started - _CLOCKS_DIFFER,
         evidence_records.c.entity_type == entity_type,
         evidence_records.c.details["runId"].as_string() == run,
     )

@@ -34,7 +34,8 @@ class SweepStanding(NamedTuple):
         """The share of the rows it has not looked at yet, by the estimate."""
         if self.finished_at is not None or self.parts == self.parts_ended:
             return 0.0
-        return 1.0 - self.rows / max(self.estimated_rows, self.rows, 1)
+        # Where there are more rows than were estimated, some are left all the same.
+        return 1.0 - self.rows / max(self.estimated_rows, self.rows + 1)
 
 
 async def read_sweeps(connection: AsyncConnection) -> Sequence[SweepStanding]:

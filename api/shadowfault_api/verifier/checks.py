@@ -19,7 +19,7 @@ from shadowfault_api.store.schema import (
     verifier_parts,
     verifier_sweeps,
 )
-from shadowfault_api.verifier.errors import UnreachableError
+from shadowfault_api.verifier.errors import SchemaError, UnreachableError
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -60,6 +60,13 @@ def _check(side: Side, tables: tuple[Table, ...]) -> None:
                 f"{side.described()} is a replica in recovery: what it has not replayed yet would look like "
                 "a discrepancy; give the URL of its primary server"
             )
+        if not side.postgresql:
+            encoding = connection.execute(text("PRAGMA encoding")).scalar_one()
+            if encoding != "UTF-8":
+                raise SchemaError(
+                    f"{side.described()} is in {encoding}, which sorts keys in another order than the other "
+                    "database does: copy it into one in UTF-8, which is SQLite's default"
+                )
         connection.execute(_nothing_of(*tables))
 
 

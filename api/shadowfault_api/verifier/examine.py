@@ -24,10 +24,13 @@ _LOOKS: Final = 3
 
 @dataclass(slots=True)
 class Judged:
-    """What came of some keys: confirmed, equal, and left out for they are in flight."""
+    """What came of some keys: confirmed, equal, and left out for they are in flight.
+
+    `equal` tells the version the shadow held of each, 0 where it held nothing.
+    """
 
     found: list[Found] = field(default_factory=list)
-    equal: list[str] = field(default_factory=list)
+    equal: dict[str, int] = field(default_factory=dict)
     in_flight: list[str] = field(default_factory=list)
 
 
@@ -66,7 +69,8 @@ class Examiner:
             elif judgement is Left.IN_FLIGHT:
                 judged.in_flight.append(key)
             else:
-                judged.equal.append(key)
+                held = after.get(key)
+                judged.equal[key] = held.version if held else 0
         judged.found.extend(self._explained(confirmed, look.failures))
         return moving
 

@@ -32,7 +32,7 @@ changed by hand, to and fro between the looks, is not noticed.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shadowfault_api.verifier.compare import difference
 from shadowfault_api.verifier.model import (
@@ -50,6 +50,9 @@ from shadowfault_api.verifier.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+_SUPERSEDED: Final = "superseded"
 
 
 class Left(Enum):
@@ -90,7 +93,8 @@ def _of_the_write_missed(
 ) -> Iterator[FailedShadowWrite]:
     held = found.shadow_version or 0
     for failure in failures:
-        if failure.version <= held:
+        # What was superseded was not missed: a newer write was there.
+        if failure.version <= held or failure.failure_type == _SUPERSEDED:
             continue
         if found.discrepancy_type is DiscrepancyType.MISSING_IN_PRIMARY:
             if failure.operation == DELETE:

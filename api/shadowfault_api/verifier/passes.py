@@ -97,7 +97,7 @@ class Pass:
             sweep = sweep_store.last_through(connection, self._entity.entity_type)
         if since is None or sweep is None:
             return None
-        tally, changed = self._changed(since)
+        tally, changed = self._changed(since, self.started_at)
         return self._reported(sweep, tally, changed, then, resumed=False)
 
     def estimate(self) -> int:
@@ -166,6 +166,8 @@ class Pass:
         """Tell what this pass may begin with, and the next one; to be asked before anything is looked at."""
         entity_type = self._entity.entity_type
         since = sweep_store.watermark(connection, entity_type)
+        if since is not None:
+            since = min(since, self.started_at)  # a clock may have been ahead
         return since, sweep_store.next_watermark(connection, entity_type, self.started_at)
 
     def _full(self) -> Outcome:
@@ -181,18 +183,22 @@ class Pass:
                 estimated_rows=sweep.estimated,
             )
         self.sweeper.go_through(sweep, list(sweep.left), None, sweep.started_at)
+        tally = sweep.tally
+        if resumed:
+            # What it passed may have changed since, and it may have begun long ago.
+            tally.add(self._changed(sweep.watermark, sweep.started_at)[0])
         self.finish(sweep)
         report = self.report(
             Mode.FULL,
             SweepNote.of(sweep, resumed=resumed),
-            sweep.tally,
+            tally,
             started_at=self.started_at,
             counted_since=sweep.started_at,
         )
         return Outcome(report, None)
 
     def _incremental(self, since: datetime, watermark: datetime) -> Outcome:
-        tally, changed = self._changed(since)
+        tally, changed = self._changed(since, self.started_at)
         sweep, resumed = self._sweep(resuming=True)
         quota = rows_due(sweep, self.started_at, self._options.full_every)
         tally.add(self.sweeper.go_through(sweep, list(sweep.left), quota, self.started_at))
@@ -219,7 +225,7 @@ class Pass:
         if resuming:
             with self._primary.snapshot() as connection:
                 sweep = sweep_store.going_on(connection, self._entity.entity_type)
-            if sweep is not None:
+            if sweep is not None and sweep.started_at <= self.started_at:
                 estimated = self.estimate()
                 with self._primary.writing() as connection:
                     due_at = self._options.due(sweep.started_at)
@@ -240,7 +246,7 @@ class Pass:
                 due_at=self._options.due(now),
             )
 
-    def _changed(self, since: datetime) -> tuple[Tally, int]:
+    def _changed(self, since: datetime, counted_since: datetime) -> tuple[Tally, int]:
         """Look at the keys that say they changed, and at those whose shadow write failed."""
         tally, looked_at = Tally(), 0
         seen: set[Key] = set()
@@ -260,7 +266,7 @@ class Pass:
                 looked_at += len(keys)
                 suspects = iter(changes.differing(keys))
                 while some := list(islice(suspects, self._options.page)):
-                    tally.add(self._settler.settle(names(some), self.started_at))
+                    tally.add(self._settler.settle(names(some), counted_since))
         tally.scan_seconds = time.monotonic() - mark - tally.recheck_seconds
         return tally, looked_at
 

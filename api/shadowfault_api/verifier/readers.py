@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FAILURE: Final = EventType.SHADOW_WRITE_FAILURE.value
 _REPAIR: Final = EventType.SHADOW_WRITE_REPAIR.value
+_RESOLVED: Final = EventType.SHADOW_WRITE_DISCREPANCY_RESOLVED.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +62,31 @@ class PrimaryReader:
     def recorded_failures(self, keys: Sequence[str]) -> dict[str, list[FailedShadowWrite]]:
         """Read failures of some keys from evidence, oldest first: what the outbox no longer holds.
 
-        Without those that a repair has made good: what is lost after it has another cause.
+        Without those that a repair has made good, or that the shadow was seen to hold since: what is lost
+        after that has another cause.
         """
         query = (
             select(evidence_records)
             .where(
-                evidence_records.c.event_type.in_((_FAILURE, _REPAIR)),
+                evidence_records.c.event_type.in_((_FAILURE, _REPAIR, _RESOLVED)),
                 evidence_records.c.entity_type == self._entity.entity_type,
                 evidence_records.c.entity_id.in_(keys),
             )
             .order_by(evidence_records.c.occurred_at, evidence_records.c.id)
         )
         failures: defaultdict[str, list[FailedShadowWrite]] = defaultdict(list)
-        repaired: dict[str, int] = {}
+        held: dict[str, int] = {}
         with self._side.snapshot() as connection:
             for record in connection.execute(query):
                 key = record.entity_id
                 if record.event_type == _FAILURE:
                     failures[key].append(_failed_evidence(record))
                 else:
-                    repaired[key] = max(repaired.get(key, 0), record.details.get("version", 0))
+                    name = "version" if record.event_type == _REPAIR else "shadowVersion"
+                    held[key] = max(held.get(key, 0), record.details.get(name) or 0)
         # By version, not by time: the clocks of those who write differ.
         return {
-            key: [one for one in some if one.version > repaired.get(key, 0)] for key, some in failures.items()
+            key: [one for one in some if one.version > held.get(key, 0)] for key, some in failures.items()
         }
 
     def all_failures(self, keys: Sequence[str]) -> dict[str, list[FailedShadowWrite]]:

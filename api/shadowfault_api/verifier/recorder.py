@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
 
 from shadowfault_api.entities import new_id
 from shadowfault_api.evidence import EventType, Subject, new_record
-from shadowfault_api.store.schema import discrepancies, evidence_records
+from shadowfault_api.store.schema import discrepancies, evidence_records, outbox
 from shadowfault_api.verifier.ledger import Changes, changes
 from shadowfault_api.verifier.model import UNEXPLAINED, Found, Open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
@@ -58,25 +58,38 @@ class Recorder:
         self._run_id = run_id
         self.now = now
 
-    def record(self, found: Collection[Found], equal: Collection[str]) -> Changes:
-        """Enter judgements: what is new, what is still so, what is gone. Entered twice it is entered once."""
+    def record(self, found: Collection[Found], equal: Mapping[str, int], looked_at: datetime) -> Changes:
+        """Enter judgements: what is new, what is still so, what is gone. Entered twice it is entered once.
+
+        Args:
+            found: what differs.
+            equal: what does not, with the version the shadow holds. A shadow write of that version or an
+                earlier one that is on record as failed explains nothing any more, and is removed.
+            looked_at: when the look began that this was judged by. What a repair closed, or a verifier
+                entered, since then is newer than the judgement, and stays.
+        """
         keys = [item.key for item in found] + list(equal)
         if not keys:
             return Changes()
         now = self.now()
-        query = select(discrepancies).where(
-            discrepancies.c.entity_type == self._entity_type,
-            discrepancies.c.entity_id.in_(keys),
-            discrepancies.c.resolved_at.is_(None),
+        mine = and_(discrepancies.c.entity_type == self._entity_type, discrepancies.c.entity_id.in_(keys))
+        query = select(discrepancies).where(mine, discrepancies.c.resolved_at.is_(None))
+        closed = select(discrepancies.c.entity_id).where(
+            mine, discrepancies.c.resolved_at.between(looked_at, now)
         )
         with self._side.writing() as connection:
             rows = {row.entity_id: row for row in connection.execute(query.with_for_update())}
+            newer = {row.entity_id for row in rows.values() if looked_at <= row.last_seen_at <= now}
+            newer.update(connection.execute(closed).scalars())
+            found = [item for item in found if item.key not in newer]
+            equal = {key: version for key, version in equal.items() if key not in newer}
             result = changes(found, equal, {key: _open(row) for key, row in rows.items()})
+            self._forget_failures(connection, equal)
             # Closed first: there is at most one open discrepancy of a key.
             _close(connection, [*result.replaced, *result.resolved], now)
             self._enter(connection, result.new, now)
             _touch(connection, result.persisting, now)
-            resolved = [self._resolution(rows[item.key], now) for item in result.resolved]
+            resolved = [self._resolution(rows[item.key], equal[item.key], now) for item in result.resolved]
             if resolved:
                 connection.execute(insert(evidence_records), resolved)
         return result
@@ -127,6 +140,17 @@ class Recorder:
                 causes[cause] += count
         return OpenCounts(dict(sorted(types.items())), dict(sorted(causes.items())))
 
+    def _forget_failures(self, connection: Connection, equal: Mapping[str, int]) -> None:
+        rows = [{"key": key, "held": version} for key, version in equal.items() if version]
+        if rows:
+            statement = delete(outbox).where(
+                outbox.c.entity_type == self._entity_type,
+                outbox.c.entity_id == bindparam("key"),
+                outbox.c.version <= bindparam("held"),
+                outbox.c.state == "failed",
+            )
+            connection.execute(statement, rows)
+
     def _enter(self, connection: Connection, new: Sequence[Found], now: datetime) -> None:
         if not new:
             return
@@ -168,7 +192,7 @@ class Recorder:
         )
         return record.row()
 
-    def _resolution(self, row: Row[Any], now: datetime) -> dict[str, Any]:
+    def _resolution(self, row: Row[Any], version: int, now: datetime) -> dict[str, Any]:
         record = new_record(
             EventType.SHADOW_WRITE_DISCREPANCY_RESOLVED,
             Subject(self._entity_type, row.entity_id),
@@ -178,6 +202,7 @@ class Recorder:
                 "cause": row.cause,
                 "experiment": row.experiment,
                 "experimentUid": row.experiment_uid,
+                "shadowVersion": version or None,
                 "firstSeenAt": row.first_seen_at.isoformat(),
                 "resolvedAt": now.isoformat(),
                 "runId": self._run_id,

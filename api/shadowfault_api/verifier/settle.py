@@ -43,9 +43,9 @@ class Settler:
 
         A discrepancy on record that was seen since `counted_since` is in a count already.
         """
-        began = time.monotonic()
+        began, looked_at = time.monotonic(), self._recorder.now()
         judged = self._examiner.judge(keys)
-        entered = self._recorder.record(judged.found, judged.equal)
+        entered = self._recorder.record(judged.found, judged.equal, looked_at)
         self._log_new(entered.new)
         now = self._recorder.now()
         persisting = [

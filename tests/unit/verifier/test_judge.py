@@ -102,6 +102,12 @@ def test_what_moves_is_not_confirmed() -> None:
             Cause("unknown", "ns/name", "uid", "request"),
             id="failed, nobody knows how",
         ),
+        pytest.param(
+            Difference(MISSING, (), 5, None),
+            [failed(5, failure_type="superseded")],
+            UNEXPLAINED,
+            id="superseded: the shadow had a newer one, and lost it",
+        ),
     ],
 )
 def test_cause(found: Difference, failures: list[FailedShadowWrite], cause: Cause) -> None:
