@@ -454,6 +454,21 @@ def test_batches_cover_everything_and_the_limit_says_that_there_is_more(stores: 
     assert len(repairs(stores)) == 12
 
 
+def test_what_cannot_be_repaired_keeps_no_other_from_its_turn(stores: Stores) -> None:
+    """Only the shadow has these, and no delete is on record: they are chosen again each time."""
+    for number in range(3):
+        stores.shadow_put(f"a-{number}")
+    stores.shadow_put("z")
+    stores.entry("z", "delete", 2, **INJECTED)
+    assert verify(stores).open == 4
+    chosen = {"discrepancy_type": DiscrepancyType.MISSING_IN_PRIMARY, "limit": 2}
+    first = repair(stores, **chosen)
+    assert (sorted(outcomes(first)), first.more, first.last) == (["a-0", "a-1"], True, "a-1")
+    rest = repair(stores, **chosen, after=first.last)
+    assert outcomes(rest) == {"a-2": Outcome.NO_DELETE_ON_RECORD, "z": Outcome.REPAIRED}
+    assert (rest.more, rest.last) == (False, None)
+
+
 def test_a_shadow_that_is_away_ends_it_with_a_reason(stores: Stores, database_pair: DatabasePair) -> None:
     stores.put("row")
     with stores.shadow.begin() as connection:

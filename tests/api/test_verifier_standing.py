@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 import structlog
 
+from shadowfault_api.store.sweeps import SweepStanding
 from shadowfault_api.verifier import Mode, VerifierOptions, verify_stores
 from shadowfault_api.verifier.progress import Standing, log_progress
 from shadowfault_testing.stores import listing_row
@@ -140,3 +141,11 @@ def run_on_a_terminal(environment: dict[str, str]) -> tuple[int, str, dict[str, 
     with os.fdopen(reader) as stream:
         report = json.loads(stream.read())
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), shown.decode(), report
+
+
+def test_a_sweep_that_is_not_through_has_never_covered_everything() -> None:
+    """Statistics may be from when the table was small."""
+    began = datetime.now(UTC)
+    standing = SweepStanding("Listing", "run", began, None, None, 100, 20, 1, 0, began)
+    assert 0 < standing.uncovered < 0.02
+    assert standing._replace(parts_ended=1).uncovered == 0

@@ -188,6 +188,9 @@ class RepairRequest(_Model):
     run: _RecordId = ""
     keys: list[_EntityId] = Field(default=[], min_length=1, max_length=_MOST_IDS)
     type: Literal["missing_in_shadow", "missing_in_primary", "data_mismatch"] = "missing_in_shadow"
+    after: _EntityId = Field(
+        default="", description="Only ids beyond this one: the `next` of a repair before."
+    )
     apply: Annotated[bool, Strict(), Field(description="Write; without it nothing is written.")] = False
     delete_unexplained: Annotated[
         bool,

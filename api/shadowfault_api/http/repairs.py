@@ -40,6 +40,7 @@ async def repair(body: RepairRequest, request: Request, held: Held) -> dict[str,
         run=body.run or None,
         keys=tuple(body.keys),
         discrepancy_type=DiscrepancyType(body.type) if "type" in given else None,
+        after=body.after,
     )
     options = RepairOptions(
         apply=body.apply,

@@ -49,6 +49,10 @@ def repair_command(  # noqa: PLR0913, PLR0917 - an option is an argument
     of_type: Annotated[
         DiscrepancyType | None, typer.Option("--type", help="All open discrepancies of this type.")
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Only what comes after this id, where an earlier repair stopped."),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it nothing is written.")] = False,
     delete_unexplained: Annotated[
         bool,
@@ -85,6 +89,7 @@ def repair_command(  # noqa: PLR0913, PLR0917 - an option is an argument
         run=run,
         keys=tuple(key or ()),
         discrepancy_type=of_type,
+        after=after or "",
     )
     if selection.empty:
         raise typer.BadParameter("choose something: --discrepancy, --evidence, --run, --key or --type")
@@ -152,7 +157,10 @@ def _print(report: RepairReport) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
     console.print(counts or "nothing was chosen: no open discrepancy is of this kind", soft_wrap=True)
     if report.more:
-        console.print("the limit was reached: run it again for the rest, or raise --limit", soft_wrap=True)
+        console.print(
+            f"the limit was reached: --after {report.last} goes on from here, --limit allows more",
+            soft_wrap=True,
+        )
     if not report.applied:
         console.print("dry run: nothing was written; add --apply to write", style="bold", soft_wrap=True)
     console.print(f"repair {report.repair_id}", style="dim", soft_wrap=True)

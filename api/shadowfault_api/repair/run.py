@@ -104,12 +104,13 @@ class Item:
 
 @dataclass(slots=True)
 class RepairReport:
-    """The result of one repair. `more`: the selection had more keys than the limit, so ask again."""
+    """The result of one repair. `more`: the selection had more keys than the limit, those after `last`."""
 
     repair_id: str
     entity_type: str
     applied: bool
     more: bool = False
+    last: str | None = None
     items: list[Item] = field(default_factory=list)
 
     @property
@@ -129,6 +130,7 @@ class RepairReport:
             "applied": self.applied,
             "settled": self.settled,
             "more": self.more,
+            "next": self.last,
             "counts": self.counts,
             "items": [item.as_dict(self.entity_type) for item in self.items],
         }
@@ -191,6 +193,7 @@ class _Repair:
         keys = chosen_keys(self._primary, self._report.entity_type, selection, options.limit)
         self._report.more = len(keys) > options.limit
         del keys[options.limit :]
+        self._report.last = keys[-1] if self._report.more else None
         for start in range(0, len(keys), options.batch_size):
             batch = keys[start : start + options.batch_size]
             began = time.monotonic()

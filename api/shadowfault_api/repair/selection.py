@@ -51,6 +51,7 @@ class Selection:
         run: id of a verification: the discrepancies it entered.
         keys: ids of entities.
         discrepancy_type: all open discrepancies of this type.
+        after: of all these, only ids of entities beyond this one: where an earlier repair reached its limit.
     """
 
     discrepancies: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Selection:
     run: str | None = None
     keys: tuple[str, ...] = ()
     discrepancy_type: DiscrepancyType | None = None
+    after: str = ""
 
     @property
     def empty(self) -> bool:
@@ -89,13 +91,14 @@ def chosen_keys(primary: Side, entity_type: str, selection: Selection, limit: in
                 .where(
                     discrepancies.c.entity_type == entity_type,
                     discrepancies.c.discrepancy_type == selection.discrepancy_type.value,
+                    discrepancies.c.entity_id > selection.after,
                     discrepancies.c.resolved_at.is_(None),
                 )
                 .order_by(discrepancies.c.entity_id)
                 .limit(limit + 1)
             )
             keys |= set(connection.execute(query).scalars())
-    return sorted(keys)[: limit + 1]
+    return sorted(key for key in keys if key > selection.after)[: limit + 1]
 
 
 def _by_id(
