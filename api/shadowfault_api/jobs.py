@@ -14,6 +14,7 @@ import structlog
 
 from shadowfault_api.logs import describe_exception
 from shadowfault_api.schedule import next_after
+from shadowfault_api.shadow.deadline import Grace
 
 if TYPE_CHECKING:
     from shadowfault_api.store.job_runs import JobRuns, Run
@@ -80,9 +81,12 @@ class Jobs:
     async def stop(self, grace_seconds: float) -> None:
         """End the schedule and what runs, and wait a while for it: a thread would hold up the process."""
         self._stopping.set()
+        grace = Grace(grace_seconds)
         if self._ticker is not None:
+            # Awaited: it may be in the middle of a statement, on a connection that is about to be closed.
             self._ticker.cancel()
-        await self.wait(grace_seconds)
+            await asyncio.wait({self._ticker}, timeout=grace.left())
+        await self.wait(grace.left())
 
     async def wait(self, seconds: float) -> None:
         """Wait for what runs, so long at most."""

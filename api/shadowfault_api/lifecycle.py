@@ -54,6 +54,7 @@ class Lifecycle:
             self._sealing.request_stop()
         await resources.writer.stop(grace.left())
         await resources.tally.stop(grace.left())
+        await resources.accounting.stop(grace.left())
         await resources.jobs.stop(grace.left())
         if self._sealing is not None:
             await asyncio.to_thread(self._sealing.stop, grace.left())

@@ -179,6 +179,27 @@ async def test_the_verifier_runs_every_so_often_where_it_is_asked_to(start: Star
     await until(ran)
 
 
+async def test_a_stop_waits_for_what_is_about_to_be_started() -> None:
+    """Else a statement is left on a connection that is closed, and the loop waits for it without end."""
+    asked, forever = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def begin(self, _job: str, _trigger: str) -> tuple[str, bool]:
+            asked.set()
+            try:
+                await forever.wait()
+            finally:
+                await asyncio.sleep(0.05)  # a rollback
+            raise AssertionError
+
+    jobs = Jobs(Slow(), lambda *_: {}, 0.001)  # type: ignore[arg-type]
+    jobs.start()
+    await asked.wait()
+    await jobs.stop(5.0)
+    assert jobs._ticker is not None
+    assert jobs._ticker.done()
+
+
 async def test_the_list_says_when_the_cronjob_is_due_also_where_it_starts_elsewhere(start: Start) -> None:
     service = await start(verifier_schedule="30 4 * * *")
     before = datetime.now(UTC)

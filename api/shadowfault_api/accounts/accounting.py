@@ -53,6 +53,13 @@ class Accounting:
         done, _ = await asyncio.wait({making}, timeout=_PATIENCE_SECONDS)
         return making.result() if done else None
 
+    async def stop(self, grace_seconds: float) -> None:
+        """End what is counted; it is counted again where it is asked for."""
+        for making in self._making.values():
+            making.cancel()
+        if self._making:
+            await asyncio.wait(self._making.values(), timeout=grace_seconds)
+
     async def _make(self, experiment_uid: str) -> Mapping[str, Any] | None:
         known = await self._store.known(experiment_uid)
         if not known.anything:
