@@ -103,12 +103,13 @@ class ChaosMiddleware:
             if answer.gives_way() and not answer.unreadable_exposition():
                 answer = _Answer.of(exposition(self._injector), _TEXT)
         elif f"# TYPE {FAULTS_METRIC}" not in text:
-            if answer.content_type.startswith(_OPENMETRICS):
-                lines = text.rstrip().removesuffix(_EOF.rstrip())
-                answer.replace(lines + exposition(self._injector, openmetrics=True) + _EOF)
-            else:
-                end = "" if text.endswith("\n") or not text else "\n"
-                answer.replace(text + end + exposition(self._injector))
+            openmetrics = answer.content_type.startswith(_OPENMETRICS)
+            if openmetrics:
+                text = text.rstrip().removesuffix(_EOF.rstrip())
+            if text and not text.endswith("\n"):
+                text += "\n"
+            more = exposition(self._injector, openmetrics=openmetrics)
+            answer.replace(text + more + (_EOF if openmetrics else ""))
         await answer.send(send)
 
     async def _disarm(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,8 +189,8 @@ class _Answer:
         if not self._readable() or not is_one or self.status != HTTPStatus.OK:
             return None
         text = self.body.decode("utf-8", "replace")
-        is_one = "version=" in self.content_type or "# TYPE " in text or not text.strip()
-        return text if is_one else None
+        says_so = "version=" in self.content_type or "# TYPE " in text
+        return text if says_so or not text.strip() else None
 
     def unreadable_exposition(self) -> bool:
         """Whether this is, or may be, an exposition nothing can be added to."""

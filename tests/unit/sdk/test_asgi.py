@@ -219,7 +219,7 @@ def test_an_application_is_asked_for_text(accept: str, asked: str) -> None:
     assert seen == [(b"accept", asked.encode())]
 
 
-@pytest.mark.parametrize("end", [b"# EOF\n", b"# EOF"])
+@pytest.mark.parametrize("end", [b"# EOF\n", b"# EOF", b""])
 def test_openmetrics_stays_openmetrics(end: bytes) -> None:
     injector = FaultInjector(ALWAYS)
     injector.check(Surface.READ, "Note", "read")
