@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from shadowfault_api.accounts.accounting import Accounting
 from shadowfault_api.accounts.store import AccountStore
 from shadowfault_api.accounts.tally import Tally
+from shadowfault_api.deadline import Deadline
 from shadowfault_api.http.resources import Resources
 from shadowfault_api.jobs import Jobs
 from shadowfault_api.metrics import Metrics
 from shadowfault_api.reads import Reads
 from shadowfault_api.refresh import Refresh
 from shadowfault_api.shadow.breaker import CircuitBreaker
-from shadowfault_api.shadow.deadline import Deadline
 from shadowfault_api.shadow.path import ShadowPath
 from shadowfault_api.shadow.settle import Settler
 from shadowfault_api.shadow.writer import ShadowWriter, WriterOptions

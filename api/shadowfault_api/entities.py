@@ -75,6 +75,11 @@ class Origin:
     claim_seconds: float | None = None
     traceparent: str | None = None
 
+    @property
+    def claimed(self) -> bool:
+        """Whether the outbox row is this process's own."""
+        return self.claim_seconds is not None
+
 
 def payload_of(listing: Listing) -> dict[str, Any]:
     """Build the outbox payload of a listing: all of its state, so that a shadow write needs nothing else."""

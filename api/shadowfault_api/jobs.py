@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from shadowfault_api.deadline import Grace
 from shadowfault_api.logs import describe_exception
 from shadowfault_api.schedule import next_after
-from shadowfault_api.shadow.deadline import Grace
 
 if TYPE_CHECKING:
     from shadowfault_api.store.job_runs import JobRuns, Run

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from sqlalchemy import exc
 
+from shadowfault_api.deadline import Grace
 from shadowfault_api.evidence.sealing import Sealing
-from shadowfault_api.shadow.deadline import Grace
 from shadowfault_api.store.migrate import Database, NewerDatabaseError, migrate
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from shadowfault_api.shadow.deadline import Deadline
+from shadowfault_api.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -54,7 +54,6 @@ class Refresh:
         self.rest = 9.0
         self._due = clock()
         self._reading: asyncio.Task[None] | None = None
-        self._failed = 0
 
     async def refresh(self) -> None:
         """Have new figures where they are due, or wait a moment for them. Never raises for the database."""
@@ -75,20 +74,21 @@ class Refresh:
 
     async def _refresh(self) -> None:
         began = self._clock()
-        self._failed = 0
         try:
-            await self._deadline.run(self._ask())
+            whole = await self._deadline.run(self._ask())
         except Exception as error:  # noqa: BLE001 - old figures, and a count that says so, beat no metrics
             _log.warning("metrics_not_refreshed", error_class=type(error).__name__)
-            self._failed += 1
-        finally:
-            rest = (self._clock() - began) * self.rest
-            if self._failed:
-                rest = min(rest, _LONGEST_REST_AFTER_FAILURE)
-                self._metrics.refresh_failures.inc()
-            self._due = self._clock() + rest
+            whole = False
+        rest = (self._clock() - began) * self.rest
+        if not whole:
+            rest = min(rest, _LONGEST_REST_AFTER_FAILURE)
+            self._metrics.refresh_failures.inc()
+        self._due = self._clock() + rest
 
-    async def _ask(self) -> None:
+    async def _ask(self) -> bool:
+        """Read; tells whether every question had an answer."""
+        whole = True
         async for figures, answered in self._read(self._metrics.database):
             self._metrics.database = figures
-            self._failed += not answered
+            whole = whole and answered
+        return whole

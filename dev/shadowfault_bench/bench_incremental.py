@@ -22,13 +22,12 @@ from sqlalchemy import func, select, text, update
 from shadowfault_api.store.schema import discrepancy_checks, verifier_parts, verifier_sweeps
 from shadowfault_api.verifier import Mode, VerifierOptions, verify_stores
 from shadowfault_bench.harness import Bound, seconds
+from shadowfault_bench.listings import fill
 from shadowfault_testing.databases import postgresql_pair
 from shadowfault_testing.postgres import PostgresServer
 from shadowfault_testing.stores import Stores
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from shadowfault_bench.harness import Bench
 
 _ROWS: Final = 2_000_000
@@ -38,12 +37,6 @@ _OPTIONS: Final = VerifierOptions(mode=Mode.INCREMENTAL)
 _WINDOW: Final = (_EVERY + _OPTIONS.overlap) / _EVERY
 _GOING_ON: Final = verifier_sweeps.c.finished_at.is_(None)
 _OF_THIS_SWEEP: Final = verifier_parts.c.sweep_id.in_(select(verifier_sweeps.c.id).where(_GOING_ON))
-_FILL: Final = """
-    INSERT INTO listings (id, title, price, version, created_at, updated_at)
-    SELECT '01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'listing number ' || n,
-        n % 10000, 1, now_, now_
-    FROM generate_series(1, :rows) AS n, (SELECT timestamptz '2026-01-01' AS now_) AS moment
-"""
 # Rows all over the table; those of the round before are as of long ago again.
 _CHANGE: Final = """
     WITH wanted AS (
@@ -64,7 +57,7 @@ def run(bench: Bench) -> None:
     bench.say(f"a PostgreSQL server with twice {rows} rows")
     with PostgresServer.start() as server, postgresql_pair(server) as pair, Stores.opened(pair) as stores:
         for engine in (stores.primary, stores.shadow):
-            _fill(engine, rows)
+            fill(engine, rows)
         rounds = iter(range(1, 1000))
 
         def full() -> float:
@@ -114,10 +107,3 @@ def _quarter_of_an_hour_later(stores: Stores, rows: int, changed: int, number: i
         ahead = connection.execute(select(func.sum(verifier_parts.c.rows_looked_at)).where(_OF_THIS_SWEEP))
         begun = now - _EVERY - _OPTIONS.full_every * (int(ahead.scalar_one()) / rows)
         connection.execute(update(verifier_sweeps).where(_GOING_ON).values(started_at=begun))
-
-
-def _fill(engine: Engine, rows: int) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(_FILL), {"rows": rows})
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE listings"))

@@ -19,23 +19,16 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from shadowfault_bench.harness import Bound
+from shadowfault_bench.listings import fill
 from shadowfault_testing.databases import postgresql_pair
 from shadowfault_testing.postgres import PostgresServer
 from shadowfault_testing.stores import Stores
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from shadowfault_bench.harness import Bench
 
 _ROWS: Final = 10_000_000
 _DIFFERING: Final = 100
-_FILL: Final = """
-    INSERT INTO listings (id, title, price, version, created_at, updated_at)
-    SELECT '01890000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'listing number ' || n,
-        n % 10000, 1, now_, now_
-    FROM generate_series(1, :rows) AS n, (SELECT timestamptz '2026-01-01' AS now_) AS moment
-"""
 _KEYS: Final = """
     SELECT '01890000-0000-7000-8000-' || lpad(to_hex((n::bigint * 7919 * 31) % :rows + 1), 12, '0')
     FROM generate_series(1, :count) AS n
@@ -57,7 +50,7 @@ def run(bench: Bench) -> None:
             bench.say(f"two tables of {rows} rows")
             stores = stack.enter_context(Stores.opened(stack.enter_context(postgresql_pair(server))))
             for engine in (stores.primary, stores.shadow):
-                _fill(engine, rows)
+                fill(engine, rows)
             with stores.shadow.begin() as connection:
                 changed = f"UPDATE listings SET title = 'other' WHERE id IN ({_KEYS})"
                 assert connection.execute(text(changed), {"rows": rows, "count": _DIFFERING}).rowcount > 0
@@ -108,10 +101,3 @@ def _differing(stores: Stores) -> int:
     with stores.shadow.connect() as connection:
         query = "SELECT count(*) FROM listings WHERE title = 'other'"
         return int(connection.execute(text(query)).scalar_one())
-
-
-def _fill(engine: Engine, rows: int) -> None:
-    with engine.begin() as connection:
-        connection.execute(text(_FILL), {"rows": rows})
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE listings"))

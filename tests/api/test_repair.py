@@ -156,6 +156,18 @@ def test_a_failure_that_was_made_good_explains_no_later_loss(stores: Stores) -> 
     assert stores.open_discrepancies()["new"][1] == "timeout"
 
 
+def repair_cut_off(stores: Stores, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Repair one, and die between the shadow's commit and the record."""
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_run.Recorded, "enter", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            repair(stores, keys=(key,))
+
+
 def test_a_failure_that_landed_late_explains_no_later_loss(stores: Stores) -> None:
     """Given up at its deadline, and made all the same; the verifier has seen it there."""
     stores.put("new")
@@ -178,14 +190,7 @@ def test_nor_does_one_whose_repair_was_cut_off_before_its_record(
     stores.entry("new", "create", 1, **INJECTED)
     stores.failure_evidence("new", operation="create", version=1, failureType="injected")
     verify(stores)
-
-    def cut_off(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(repair_run.Recorded, "enter", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            repair(stores, keys=("new",))
+    repair_cut_off(stores, monkeypatch, "new")
     assert outcomes(repair(stores, keys=("new",))) == {"new": Outcome.EQUAL}
     stores.shadow_remove("new")
     verify(stores)
@@ -423,14 +428,7 @@ def test_a_repair_cut_off_between_shadow_and_record_is_completed_by_the_next(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     three_discrepancies(stores)
-
-    def cut_off(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(repair_run.Recorded, "enter", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            repair(stores, keys=("changed",))
+    repair_cut_off(stores, monkeypatch, "changed")
     assert in_shadow(stores)["changed"].version == 2
     assert "changed" in stores.open_discrepancies()
     assert outcomes(repair(stores, keys=("changed",))) == {"changed": Outcome.EQUAL}

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, exc
 
 import shadowfault
+from shadowfault_api.deadline import Deadline
 from shadowfault_api.entities import Origin, OutboxEntry
 from shadowfault_api.evidence import EventType
 from shadowfault_api.metrics import Metrics
 from shadowfault_api.shadow.breaker import CircuitBreaker
-from shadowfault_api.shadow.deadline import Deadline
 from shadowfault_api.shadow.path import ShadowPath
 from shadowfault_api.shadow.settle import Outcome, Settler
 from shadowfault_api.store.outbox import Outbox

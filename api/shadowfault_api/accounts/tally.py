@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from shadowfault_api.deadline import Deadline
 from shadowfault_api.entities import new_id
-from shadowfault_api.shadow.deadline import Deadline
 
 if TYPE_CHECKING:
     from shadowfault import FaultInjector

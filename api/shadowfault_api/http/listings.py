@@ -58,7 +58,7 @@ async def create(body: NewListing, held: Held, origin: From, response: Response)
     """Create a listing. The shadow write follows later and changes nothing here."""
     with held.tracing.primary_write(Operation.CREATE):
         listing, entry = await held.listings.create(body.title, body.price, origin)
-    held.writer.submit(entry, claimed=origin.claim_seconds is not None)
+    held.writer.submit(entry, claimed=origin.claimed)
     response.headers["Location"] = f"{router.prefix}/{listing.id}"
     response.headers["ETag"] = _etag(listing.version)
     return ListingDocument.of(listing)
@@ -105,7 +105,7 @@ async def patch(  # noqa: PLR0913, PLR0917 - the parameters are those of the HTT
         listing, entry = await held.listings.update(
             str(listing_id), body.change(), origin, expected_version=_version(if_match)
         )
-    held.writer.submit(entry, claimed=origin.claim_seconds is not None)
+    held.writer.submit(entry, claimed=origin.claimed)
     response.headers["ETag"] = _etag(listing.version)
     return ListingDocument.of(listing)
 
@@ -120,7 +120,7 @@ async def delete(listing_id: UUID, held: Held, origin: From, if_match: IfMatch =
     """Delete a listing."""
     with held.tracing.primary_write(Operation.DELETE):
         entry = await held.listings.delete(str(listing_id), origin, expected_version=_version(if_match))
-    held.writer.submit(entry, claimed=origin.claim_seconds is not None)
+    held.writer.submit(entry, claimed=origin.claimed)
 
 
 @router.post("/{listing_id}/views", status_code=HTTPStatus.ACCEPTED, responses=_GONE)

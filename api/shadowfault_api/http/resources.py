@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from shadowfault import FaultInjector
 from shadowfault_api.accounts.accounting import Accounting
 from shadowfault_api.accounts.tally import Tally
+from shadowfault_api.deadline import Deadline
 from shadowfault_api.entities import Origin
 from shadowfault_api.http.context import client_request_id_of, request_id_of
 from shadowfault_api.jobs import Jobs
@@ -16,7 +17,6 @@ from shadowfault_api.metrics import Metrics
 from shadowfault_api.reads import Reads
 from shadowfault_api.refresh import Refresh
 from shadowfault_api.settings import Settings
-from shadowfault_api.shadow.deadline import Deadline
 from shadowfault_api.shadow.writer import ShadowWriter
 from shadowfault_api.store.primary import ListingStore, Primary
 from shadowfault_api.tracing import Tracing

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from threading import Event
 
+    from shadowfault_api.verifier.examine import Judged
+
 _log: Final = structlog.get_logger("shadowfault.repair")
 LARGEST_LIMIT: Final = 100_000
 _STOPPED: Final = "the repair was stopped before its end; what it did until then is on record"
@@ -104,14 +106,18 @@ class Item:
 
 @dataclass(slots=True)
 class RepairReport:
-    """The result of one repair. `more`: the selection had more keys than the limit, those after `last`."""
+    """The result of one repair. `last`: where the limit was reached; the selection has more keys after it."""
 
     repair_id: str
     entity_type: str
     applied: bool
-    more: bool = False
     last: str | None = None
     items: list[Item] = field(default_factory=list)
+
+    @property
+    def more(self) -> bool:
+        """Whether the selection had more keys than the limit."""
+        return self.last is not None
 
     @property
     def settled(self) -> bool:
@@ -191,9 +197,9 @@ class _Repair:
     def run(self, selection: Selection) -> RepairReport:
         options = self._options
         keys = chosen_keys(self._primary, self._report.entity_type, selection, options.limit)
-        self._report.more = len(keys) > options.limit
-        del keys[options.limit :]
-        self._report.last = keys[-1] if self._report.more else None
+        if len(keys) > options.limit:
+            del keys[options.limit :]
+            self._report.last = keys[-1]
         for start in range(0, len(keys), options.batch_size):
             batch = keys[start : start + options.batch_size]
             began = time.monotonic()
@@ -204,8 +210,7 @@ class _Repair:
         return self._report
 
     def _batch(self, keys: Sequence[str]) -> None:
-        looked_at = self._recorder.now()
-        judged = self._examiner.judge(keys)
+        judged = self._look(keys)
         outcomes = dict.fromkeys(judged.equal, Outcome.EQUAL) | dict.fromkeys(
             judged.in_flight, Outcome.IN_FLIGHT
         )
@@ -213,12 +218,19 @@ class _Repair:
         outcomes |= {key: one for key, one in decided.items() if isinstance(one, Outcome)}
         writes = [one for one in decided.values() if isinstance(one, Planned)]
         if self._options.apply:
-            self._recorder.record([], judged.equal, looked_at)
             outcomes |= self._apply(writes)
         else:
             outcomes |= {one.found.key: Outcome.WOULD_REPAIR for one in writes}
         found = {item.key: item for item in judged.found}
         self._report.items.extend(Item(key, outcomes[key], found.get(key)) for key in keys)
+
+    def _look(self, keys: Sequence[str]) -> Judged:
+        """Judge keys. Not because it was written but because it is equal, a discrepancy is closed."""
+        looked_at = self._recorder.now()
+        judged = self._examiner.judge(keys)
+        if self._options.apply:
+            self._recorder.record([], judged.equal, looked_at)
+        return judged
 
     def _decided(self, found: Sequence[Found]) -> dict[str, Planned | Outcome]:
         deleted = [
@@ -251,10 +263,7 @@ class _Repair:
                 version=one.write.version,
                 discrepancy_type=one.found.difference.discrepancy_type.value,
             )
-        # Not because it was written but because it was looked at: then a discrepancy is closed.
-        looked_at = self._recorder.now()
-        after = self._examiner.judge([one.found.key for one in made])
-        self._recorder.record([], after.equal, looked_at)
+        after = self._look([one.found.key for one in made])
         # Written and unlike at this very version: the column's type has rounded what SQLite's file holds.
         versions = {one.found.key: one.write.version for one in made}
         rounded = [i.key for i in after.found if i.difference.primary_version == versions[i.key]]

@@ -35,18 +35,14 @@ class CircuitBreaker:
         self._clock = clock
         self._failures = 0
         self._opened_at = 0.0
-        self._probation = False
+        # Closed by an answer, and no call has worked since: the next failure opens it.
+        self.on_probation = False
         self.state = BreakerState.CLOSED
 
     @property
     def closed(self) -> bool:
         """Whether ordinary calls may pass."""
         return self.state is BreakerState.CLOSED
-
-    @property
-    def on_probation(self) -> bool:
-        """Whether it was closed by an answer, and no call has worked since: the next failure opens it."""
-        return self._probation
 
     def begin_probe(self) -> bool:
         """Claim the one probe, when it is due; whoever gets True must report `answered` or `failed`."""
@@ -59,7 +55,7 @@ class CircuitBreaker:
         """Report a call that worked. A late answer of an older call does not close an open breaker."""
         if self.state is not BreakerState.OPEN:
             self._failures = 0
-            self._probation = False
+            self.on_probation = False
             self.state = BreakerState.CLOSED
 
     def answered(self) -> None:
@@ -69,7 +65,7 @@ class CircuitBreaker:
         """
         if not self.closed:
             self._failures = self._threshold - 1
-            self._probation = True
+            self.on_probation = True
             self.state = BreakerState.CLOSED
 
     def failed(self) -> None:
@@ -81,5 +77,5 @@ class CircuitBreaker:
     def trip(self) -> None:
         """Open at once, however few the failures."""
         self.state = BreakerState.OPEN
-        self._probation = False
+        self.on_probation = False
         self._opened_at = self._clock()

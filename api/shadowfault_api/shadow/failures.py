@@ -30,6 +30,8 @@ class FailureType(StrEnum):
     UNKNOWN = "unknown"
 
 
+# What one of many may bring about; of the others, the database as a whole is the reason.
+OF_ONE: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
 # PostgreSQL, appendix A: 57014 query_canceled (statement_timeout), 55P03 lock_not_available.
 _TIMEOUT_STATES: Final = frozenset({"57014", "55P03"})
 # A row is refused by a trigger (P0001), or is larger than an index takes (54000): others are not.
@@ -59,11 +61,8 @@ def classify(error: BaseException) -> Failure:
 
 
 def may_be_of_a_row(failure: Failure) -> bool:
-    """Whether one row of a batch may be the reason; of the others, no row is."""
-    return (
-        failure.failure_type in {FailureType.CONSTRAINT, FailureType.UNKNOWN}
-        or failure.sql_state in _NOT_SET_UP_STATES
-    )
+    """Whether one row of a batch may be the reason that the shadow refused it; of the others, no row is."""
+    return failure.failure_type in OF_ONE or failure.sql_state in _NOT_SET_UP_STATES
 
 
 def failure_type_of(error: BaseException) -> FailureType:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shadowfault_api.deadline import Deadline
     from shadowfault_api.metrics import Metrics
     from shadowfault_api.shadow.breaker import CircuitBreaker
-    from shadowfault_api.shadow.deadline import Deadline
     from shadowfault_api.store.outbox import Outbox
     from shadowfault_api.store.shadow import Shadow
     from shadowfault_api.tracing import Tracing

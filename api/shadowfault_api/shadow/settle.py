@@ -15,6 +15,7 @@ from shadowfault import FaultInjector, Surface
 from shadowfault_api.metrics import exemplar
 from shadowfault_api.shadow.deferral import Deferral
 from shadowfault_api.shadow.failures import (
+    OF_ONE,
     FailureType,
     classify,
     failure_type_of,
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
 
 _log: Final = structlog.get_logger("shadowfault.shadow")
 _LONGEST_PAUSE: Final = 2.0
+# So many outcomes refused in a row, and it is not the outcomes.
 _REFUSALS: Final = 5
-# What one outcome may bring about; of the others, the primary as a whole is the reason.
-_OF_AN_OUTCOME: Final = frozenset({FailureType.CONSTRAINT, FailureType.UNKNOWN})
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Settler:
             try:
                 settled = await self._path.outbox.record(outcome.written, outcome.failed)
             except Exception as error:  # noqa: BLE001 - see above
-                if failure_type_of(error) in _OF_AN_OUTCOME:
+                if failure_type_of(error) in OF_ONE:
                     await self._record_apart(outcome, error)
                     return
                 _log.warning("shadow_record_delayed", error_class=type(error).__name__, retry_in=pause)

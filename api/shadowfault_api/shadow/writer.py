@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from shadowfault_api.shadow.deadline import Deadline
+from shadowfault_api.deadline import Deadline
 from shadowfault_api.shadow.deferral import Deferral
 from shadowfault_api.shadow.failures import classify
 
@@ -145,6 +145,8 @@ class ShadowWriter:
         """Give claims up, but for those that may have run out: such a row may be another replica's by now."""
         now = time.monotonic()
         ours = [item.entry for item in items if item.begin_before > now]
+        if not ours:
+            return
         with contextlib.suppress(Exception):  # the primary may be away: claims run out by themselves
             await Deadline(_RELEASE_SECONDS).run(self._path.outbox.release(ours))
 

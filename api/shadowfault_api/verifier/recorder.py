@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
@@ -16,16 +15,12 @@ from shadowfault_api.verifier.ledger import Changes, changes
 from shadowfault_api.verifier.model import UNEXPLAINED, Found, Open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Row
 
     from shadowfault_api.verifier.side import Side
-
-
-def utc_now() -> datetime:
-    """Tell the time by this machine's clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +44,7 @@ class OpenCounts:
 class Recorder:
     """The discrepancies of one entity type, written by one run."""
 
-    def __init__(
-        self, side: Side, entity_type: str, run_id: str, now: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, side: Side, entity_type: str, run_id: str, now: Callable[[], datetime]) -> None:
         """`now` is the clock by which discrepancies are seen."""
         self._side = side
         self._entity_type = entity_type
@@ -74,13 +67,10 @@ class Recorder:
         now = self.now()
         mine = and_(discrepancies.c.entity_type == self._entity_type, discrepancies.c.entity_id.in_(keys))
         query = select(discrepancies).where(mine, discrepancies.c.resolved_at.is_(None))
-        closed = select(discrepancies.c.entity_id).where(
-            mine, discrepancies.c.resolved_at.between(looked_at, now)
-        )
         with self._side.writing() as connection:
             rows = {row.entity_id: row for row in connection.execute(query.with_for_update())}
             newer = {row.entity_id for row in rows.values() if looked_at <= row.last_seen_at <= now}
-            newer.update(connection.execute(closed).scalars())
+            newer.update(self._closed_since(connection, [item.key for item in found], looked_at, now))
             found = [item for item in found if item.key not in newer]
             equal = {key: version for key, version in equal.items() if key not in newer}
             result = changes(found, equal, {key: _open(row) for key, row in rows.items()})
@@ -139,6 +129,20 @@ class Recorder:
                 types[kind] += count
                 causes[cause] += count
         return OpenCounts(dict(sorted(types.items())), dict(sorted(causes.items())))
+
+    def _closed_since(
+        self, connection: Connection, keys: Sequence[str], looked_at: datetime, now: datetime
+    ) -> Iterable[str]:
+        """Name the keys whose discrepancy was closed meanwhile; by evidence, which has an index for it."""
+        if not keys:
+            return ()
+        query = select(evidence_records.c.entity_id).where(
+            evidence_records.c.entity_type == self._entity_type,
+            evidence_records.c.entity_id.in_(keys),
+            evidence_records.c.event_type == EventType.SHADOW_WRITE_DISCREPANCY_RESOLVED.value,
+            evidence_records.c.occurred_at.between(looked_at, now),
+        )
+        return connection.execute(query).scalars()
 
     def _forget_failures(self, connection: Connection, equal: Mapping[str, int]) -> None:
         rows = [{"key": key, "held": version} for key, version in equal.items() if version]
